@@ -1,0 +1,1 @@
+"""Kubernetes operator that rolls out ONNX models by their health."""

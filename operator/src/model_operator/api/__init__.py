@@ -1,0 +1,1 @@
+"""The API in frozen types, and every label key."""

@@ -1,0 +1,1 @@
+"""Watches, queue, reconcile loop and telemetry."""
