@@ -504,9 +504,14 @@ class CandidateStatus(Api, frozen=True, kw_only=True):
     insufficient_since_time: Annotated[
         str | None, Meta(description="Since when samples are missing.")
     ] = None
-    deadline_elapsed_seconds: Annotated[
-        float, Meta(description="Time that counted for the progress deadline, seconds.")
-    ] = 0.0
+    waiting_since_time: Annotated[
+        str | None,
+        Meta(description="Since when capacity or the route is awaited; the progress deadline's."),
+    ] = None
+    floor_replicas: Annotated[
+        int, Meta(description="Pods of stable when the rollout began: none goes below it.")
+    ] = 0
+    pause_released: Annotated[bool, Meta(description="A request ended the present pause.")] = False
     next_action_time: Annotated[
         str | None, Meta(description="When the next step is due at the earliest.")
     ] = None
@@ -518,7 +523,11 @@ class FormerStatus(Api, frozen=True, kw_only=True):
     revision: str
     replicas: int = 0
     ready_replicas: int = 0
-    bake_end_time: str | None = None
+    rollout_start_time: Annotated[
+        str | None, Meta(description="startTime of the rollout that took its place.")
+    ] = None
+    floor_replicas: Annotated[int, Meta(description="Pods it keeps until the bake's end.")] = 0
+    bake_end_time: Annotated[str | None, Meta(description="When the bake ends.")] = None
 
 
 class TrafficStatus(Api, frozen=True, kw_only=True):
