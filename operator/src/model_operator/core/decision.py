@@ -155,7 +155,7 @@ class Event:
     message: str
 
 
-def describe(transition: Transition) -> Event:
+def describe(transition: Transition) -> Event:  # noqa: C901, PLR0911, PLR0912 - a closed union
     """The event that tells people of a transition."""
     match transition:
         case Started(revision):
