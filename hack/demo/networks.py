@@ -1,0 +1,132 @@
+"""The digit classifiers of the demo as torch modules, how they are trained and exported.
+
+All take float32 `pixels` of shape (batch, 64), grey levels 0 to 16 in row order, and answer
+`logits` of shape (batch, 10).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from model_server.export import export_module
+
+PIXEL_MAX = 16.0
+INK_PER_LEVEL = 8.0
+INK_LEVELS = int(64 * PIXEL_MAX / INK_PER_LEVEL) + 1
+BATCH_SIZE = 64
+LEARNING_RATE = 3e-3
+
+Pixels = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Softmax(nn.Module):
+    """Softmax regression: one weight for each pixel and digit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Logits of shape (batch, 10)."""
+        logits: torch.Tensor = self.linear(pixels / PIXEL_MAX)
+        return logits
+
+
+class Convolutional(nn.Module):
+    """Two convolutions and a hidden layer: neighbouring pixels are seen together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 16, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, kernel_size=3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+        )
+        self.classifier = nn.Sequential(nn.Linear(32 * 4 * 4, 64), nn.ReLU(), nn.Linear(64, 10))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Logits of shape (batch, 10)."""
+        image = (pixels / PIXEL_MAX).reshape(-1, 1, 8, 8)
+        logits: torch.Tensor = self.classifier(self.features(image))
+        return logits
+
+
+class InkAware(nn.Module):
+    """The convolutional network, corrected by how much ink the writer used.
+
+    The total ink of an image is cut into levels, and each level has an embedding that is added to
+    the logits: thin and thick pens get different priors.
+    """
+
+    def __init__(self, levels: int = INK_LEVELS) -> None:
+        super().__init__()
+        self.network = Convolutional()
+        self.ink = nn.Embedding(levels, 10)
+        nn.init.zeros_(self.ink.weight)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Logits of shape (batch, 10)."""
+        logits: torch.Tensor = self.network(pixels) + self.ink(ink_level(pixels))
+        return logits
+
+
+def ink_level(pixels: torch.Tensor) -> torch.Tensor:
+    """The row of the ink table for each image: int64 of shape (batch,)."""
+    return (pixels.sum(dim=1) / INK_PER_LEVEL).to(torch.int64)
+
+
+def trim_ink_table(network: InkAware, calibration: Pixels) -> InkAware:
+    """A copy that keeps only the ink levels up to the highest one in `calibration`.
+
+    It is the usual saving of vocabulary trimming, and only as good as its calibration set: an image
+    with more ink than all of `calibration` indexes past the end of the table.
+    """
+    kept = int(ink_level(torch.from_numpy(calibration)).max()) + 1
+    trimmed = InkAware(levels=kept)
+    weights = network.state_dict()
+    trimmed.load_state_dict({**weights, "ink.weight": weights["ink.weight"][:kept]})
+    return trimmed.eval()
+
+
+def fit(
+    make: Callable[[], Network], pixels: Pixels, labels: Labels, *, epochs: int, seed: int
+) -> Network:
+    """A new network, trained with Adam; the same seed gives the same weights."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    network = make()
+    inputs, targets = torch.from_numpy(pixels), torch.from_numpy(labels)
+    optimiser = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
+    network.train()
+    for _ in range(epochs):
+        order = torch.randperm(len(inputs))
+        for start in range(0, len(order), BATCH_SIZE):
+            batch = order[start : start + BATCH_SIZE]
+            optimiser.zero_grad()
+            loss = nn.functional.cross_entropy(network(inputs[batch]), targets[batch])
+            torch.autograd.backward(loss)
+            optimiser.step()
+    return network.eval()
+
+
+def export(
+    network: nn.Module, examples: Pixels, path: Path, input_name: str, output_name: str
+) -> None:
+    """Writes `network` to an ONNX file with the exporter, which checks it on `examples`."""
+    export_module(
+        network,
+        {input_name: examples},
+        path,
+        output_names=[output_name],
+        dynamic_batch=True,
+    )
