@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from model_operator.core.verdict import Verdict
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -83,10 +85,47 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """What is analysed: a revision at one weight of one rollout, or in its bake.
+
+    Attributes:
+        rollout: Start time of the rollout; a retry is another rollout of the same revision.
+        level: Index of the step that set the weight; `BAKE_LEVEL` in the bake.
+        percent: The revision's weight, percent.
+        stable: The revision to compare it with; None in the bake, when nothing else is on
+            the traffic.
+    """
+
+    revision: str
+    rollout: str
+    level: int
+    percent: int
+    stable: str | None
+
+
+BAKE_LEVEL = 1_000
+"""Level of a `Trial` in its bake: after every step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the analysis makes of the present samples, and of whom and when it speaks.
+
+    Attributes:
+        trial: It is ignored when another revision, rollout or step is the present one; only a
+            failure at an earlier step of the same rollout still counts.
+    """
+
+    trial: Trial
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """The world of one ModelDeployment.
 
     Attributes:
+        name: Of the ModelDeployment.
         generation: Of the spec that is looked at.
         target: The revision that the spec names.
         workloads: By revision; a revision without a Deployment is absent.
@@ -95,6 +134,7 @@ class Observed:
         rollback_enabled: False only under a test switch, to show that tests notice.
     """
 
+    name: str
     generation: int
     target: Target
     workloads: Mapping[str, Workload] = field(default_factory=dict)

@@ -1,0 +1,216 @@
+"""The status that people and tools read: counts, traffic and kstatus conditions."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+from model_operator.api.labels import child_labels
+from model_operator.api.times import format_time, parse_time
+from model_operator.api.types import (
+    CandidateStatus,
+    Condition,
+    ModelDeploymentSpec,
+    ModelDeploymentStatus,
+    TrafficStatus,
+    replace,
+)
+from model_operator.core.decision import Plan
+from model_operator.core.observed import Observed
+from model_operator.core.steps import duration_s
+
+STALLED_STATES = frozenset({"RolledBack", "Failed"})
+
+Found: TypeAlias = tuple[Literal["True", "False"], str, str]
+"""A condition's status, reason and message."""
+
+
+def complete(
+    spec: ModelDeploymentSpec,
+    status: ModelDeploymentStatus,
+    observed: Observed,
+    plan: Plan,
+    now: float,
+) -> ModelDeploymentStatus:
+    """The decided status with everything in it that follows from the decision and the world."""
+    status = _counts(status, observed)
+    status = replace(
+        status,
+        observed_generation=observed.generation,
+        candidate=_next_action(spec, status),
+        traffic=_traffic(status, observed, plan),
+    )
+    return replace(status, conditions=_conditions(spec, status, observed, now))
+
+
+def invalid_spec(
+    status: ModelDeploymentStatus, generation: int, message: str, now: float
+) -> ModelDeploymentStatus:
+    """The status when the spec cannot be used: the last good state keeps serving.
+
+    Args:
+        status: The last written status.
+        generation: Of the spec that is refused.
+        message: What to change, with the JSON path.
+        now: Seconds since the epoch.
+    """
+    others = [entry for entry in status.conditions if entry.type == "Ready"] or [
+        _condition(status, generation, now, "Ready", ("False", "InvalidSpec", message))
+    ]
+    conditions = (
+        *others,
+        _condition(status, generation, now, "Reconciling", ("False", "InvalidSpec", "")),
+        _condition(status, generation, now, "Stalled", ("True", "InvalidSpec", message)),
+    )
+    return replace(status, observed_generation=generation, conditions=conditions)
+
+
+def _counts(status: ModelDeploymentStatus, observed: Observed) -> ModelDeploymentStatus:
+    stable, candidate, former = status.stable, status.candidate, status.former
+    if stable is not None:
+        stable = replace(
+            stable,
+            replicas=observed.replicas(stable.revision),
+            ready_replicas=observed.ready(stable.revision),
+        )
+    if candidate is not None:
+        candidate = replace(
+            candidate,
+            replicas=observed.replicas(candidate.revision),
+            ready_replicas=observed.ready(candidate.revision),
+        )
+    if former is not None:
+        former = replace(
+            former,
+            replicas=observed.replicas(former.revision),
+            ready_replicas=observed.ready(former.revision),
+        )
+    selector = ""
+    if stable is not None:
+        labels = child_labels(observed.name, stable.revision)
+        selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    return replace(
+        status,
+        replicas=stable.replicas if stable else 0,
+        selector=selector,
+        stable=stable,
+        candidate=candidate,
+        former=former,
+    )
+
+
+def _next_action(
+    spec: ModelDeploymentSpec, status: ModelDeploymentStatus
+) -> CandidateStatus | None:
+    """The candidate with the time at which its step is over at the earliest."""
+    candidate, steps = status.candidate, spec.rollout.steps
+    if candidate is None:
+        return None
+    running = candidate.step_clock_time
+    duration = duration_s(steps[candidate.step]) if 0 <= candidate.step < len(steps) else None
+    if running is None or duration is None:
+        return replace(candidate, next_action_time=None)
+    over = parse_time(running) + duration - candidate.step_elapsed_seconds
+    return replace(candidate, next_action_time=format_time(over))
+
+
+def _traffic(
+    status: ModelDeploymentStatus, observed: Observed, plan: Plan
+) -> tuple[TrafficStatus, ...]:
+    """Desired and confirmed shares; a revision stays listed until its 0 is confirmed."""
+    before = {entry.revision: entry.confirmed_percent for entry in status.traffic}
+    listed = list(plan.weights)
+    leaving = [r for r, confirmed in before.items() if r not in plan.weights and confirmed != 0]
+    return tuple(
+        TrafficStatus(
+            revision=revision,
+            desired_percent=plan.weights.get(revision, 0),
+            confirmed_percent=_confirmed(revision, observed, before.get(revision)),
+        )
+        for revision in [*listed, *leaving]
+    )
+
+
+def _confirmed(revision: str, observed: Observed, before: int | None) -> int | None:
+    """A rise is confirmed by the gateway; a 0 also needs the revision's own counters to rest."""
+    route = observed.route
+    if route is None or not route.accepted:
+        return before
+    live = route.weights.get(revision, 0)
+    if live == 0 and revision not in route.drained:
+        return before
+    return live
+
+
+def _conditions(
+    spec: ModelDeploymentSpec, status: ModelDeploymentStatus, observed: Observed, now: float
+) -> tuple[Condition, ...]:
+    conditions = (
+        ("Ready", _ready(status, observed)),
+        ("Reconciling", _reconciling(status, spec)),
+        ("Stalled", _stalled(status, observed)),
+    )
+    return tuple(
+        _condition(status, observed.generation, now, kind, found) for kind, found in conditions
+    )
+
+
+def _ready(status: ModelDeploymentStatus, observed: Observed) -> Found:
+    """Serving, and nothing else: a healthy rollout does not change it."""
+    stable, rollout = status.stable, status.rollout
+    if stable is None:
+        return "False", rollout.reason or "Preflight", rollout.message
+    if stable.ready_replicas == 0 and observed.ready(_weighted(status)) == 0:
+        return "False", "NoReadyPods", f"no pod of {stable.revision} is ready"
+    if not any(entry.confirmed_percent for entry in status.traffic):
+        detail = observed.route.message if observed.route else ""
+        return "False", "RouteNotAccepted", detail or "the gateway has not accepted the route yet"
+    return "True", "Serving", f"{stable.revision} serves"
+
+
+def _weighted(status: ModelDeploymentStatus) -> str | None:
+    candidate = status.candidate
+    return candidate.revision if candidate is not None and candidate.percent > 0 else None
+
+
+def _reconciling(status: ModelDeploymentStatus, spec: ModelDeploymentSpec) -> Found:
+    rollout, stable = status.rollout, status.stable
+    if rollout.state in STALLED_STATES:
+        return "False", rollout.reason, ""
+    if status.candidate is not None:
+        return "True", rollout.reason or "Progressing", rollout.message
+    if stable is not None and stable.ready_replicas < spec.replicas:
+        message = f"{stable.ready_replicas} of {spec.replicas} pods are ready"
+        return "True", "Scaling", message
+    return "False", "Settled", ""
+
+
+def _stalled(status: ModelDeploymentStatus, observed: Observed) -> Found:
+    rollout, route = status.rollout, observed.route
+    if rollout.state in STALLED_STATES:
+        return "True", rollout.reason, rollout.message
+    if rollout.reason == "NoHealthyTarget":
+        return "True", rollout.reason, rollout.message
+    if route is not None and not route.accepted and route.message:
+        return "True", "RouteNotAccepted", route.message
+    return "False", "Healthy", ""
+
+
+def _condition(
+    status: ModelDeploymentStatus,
+    generation: int,
+    now: float,
+    kind: str,
+    found: Found,
+) -> Condition:
+    """A condition whose transition time moves only with its status."""
+    state, reason, message = found
+    before = next((entry for entry in status.conditions if entry.type == kind), None)
+    since = before.last_transition_time if before and before.status == state else format_time(now)
+    return Condition(
+        type=kind,
+        status=state,
+        reason=reason,
+        message=message,
+        observed_generation=generation,
+        last_transition_time=since,
+    )

@@ -1,0 +1,174 @@
+"""When a revision is taken off the traffic, and how. `decide` asks this before anything else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model_operator.api.times import parse_time
+from model_operator.api.types import (
+    CandidateStatus,
+    FormerStatus,
+    ModelDeploymentStatus,
+    RolledBackStatus,
+    StableStatus,
+    replace,
+)
+from model_operator.core.decision import NoHealthyTarget, RolledBack
+from model_operator.core.view import Change, View
+
+ROLLED_BACK_LIMIT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a revision is rolled back."""
+
+    reason: str
+    message: str
+
+
+def rollback(view: View) -> Change | None:
+    """The rollback that is due, if any.
+
+    Nothing that is broken elsewhere delays it: no gate, pause, readiness of other revisions or
+    metrics source is asked first. The one exception is a stable revision without a ready pod:
+    then the candidate may be the only one that serves, and it keeps its weight.
+    """
+    if not view.observed.rollback_enabled:
+        return None
+    return _of_candidate(view) or _of_baking(view)
+
+
+def _of_candidate(view: View) -> Change | None:
+    candidate, stable = view.status.candidate, view.stable
+    if candidate is None or stable is None:
+        return None
+    cause = _cause(view, candidate)
+    if cause is None:
+        return None
+    exposed = candidate.percent > 0 or view.observed.weight(candidate.revision) > 0
+    if exposed and view.observed.ready(stable) == 0:
+        return _no_healthy_target(view, candidate, cause)
+    status = replace(
+        view.status,
+        candidate=None,
+        rolled_back=remember(view, candidate.revision, cause),
+        rollout=view.state("RolledBack", cause.reason, cause.message),
+    )
+    gone = RolledBack(candidate.revision, cause.reason, cause.message)
+    return Change(status, (gone,), mark=candidate.start_time)
+
+
+def _of_baking(view: View) -> Change | None:
+    former, stable = view.status.former, view.status.stable
+    if former is None or stable is None:
+        return None
+    cause = _cause_in_bake(view, former, stable.revision)
+    if cause is None or view.observed.ready(former.revision) == 0:
+        return None
+    status = replace(
+        view.status,
+        stable=StableStatus(revision=former.revision),
+        former=None,
+        rolled_back=remember(view, stable.revision, cause),
+        rollout=view.state("RolledBack", cause.reason, cause.message),
+    )
+    gone = RolledBack(stable.revision, cause.reason, cause.message)
+    return Change(status, (gone,), mark=former.rollout_start_time)
+
+
+def _cause(view: View, candidate: CandidateStatus) -> Cause | None:
+    return (
+        _recovered(view, candidate.start_time)
+        or _broken(view, candidate.revision, weighted=candidate.percent > 0)
+        or _judged(view, candidate.revision, candidate.start_time)
+        or _aborted(view, candidate)
+        or _evidence_missing(view, candidate)
+        or _deadline(view, candidate)
+    )
+
+
+def _cause_in_bake(view: View, former: FormerStatus, stable: str) -> Cause | None:
+    return (
+        _recovered(view, former.rollout_start_time)
+        or _broken(view, stable, weighted=True)
+        or _judged(view, stable, former.rollout_start_time)
+    )
+
+
+def _recovered(view: View, rollout: str | None) -> Cause | None:
+    route = view.observed.route
+    if route is None or rollout is None or route.rolled_back != rollout:
+        return None
+    return Cause("Recovered", "taken off the route before the operator was restarted")
+
+
+def _broken(view: View, revision: str, *, weighted: bool) -> Cause | None:
+    workload = view.observed.workloads.get(revision)
+    if workload is not None and workload.failure is not None and workload.failure.definite:
+        return Cause(workload.failure.reason, workload.failure.message)
+    if not weighted:
+        return None
+    if workload is None or workload.ready == 0:
+        detail = f": {workload.failure.message}" if workload and workload.failure else ""
+        return Cause("ReadinessCollapsed", f"no pod of {revision} is ready{detail}")
+    if workload.crash_looping:
+        detail = f": {workload.failure.message}" if workload.failure else ""
+        return Cause("CrashLooping", f"containers of {revision} restart again and again{detail}")
+    return None
+
+
+def _judged(view: View, revision: str, rollout: str | None) -> Cause | None:
+    verdict = view.failed(revision, rollout)
+    return Cause(verdict.reason, verdict.message) if verdict is not None else None
+
+
+def _aborted(view: View, candidate: CandidateStatus) -> Cause | None:
+    request, last = view.observed.request, view.status.last_request
+    if request is None or request.action != "abort" or request.revision != candidate.revision:
+        return None
+    if last is not None and last.id == request.id:
+        return None
+    return Cause("Aborted", "aborted by a request")
+
+
+def _evidence_missing(view: View, candidate: CandidateStatus) -> Cause | None:
+    policy = view.spec.rollout.analysis.on_insufficient
+    since = candidate.insufficient_since_time
+    if since is None or policy.then != "Rollback":
+        return None
+    if view.now - parse_time(since) < policy.hold.seconds:
+        return None
+    return Cause("InsufficientData", f"no evidence for {policy.hold.text}")
+
+
+def _deadline(view: View, candidate: CandidateStatus) -> Cause | None:
+    deadline = view.spec.rollout.progress_deadline
+    since = candidate.waiting_since_time
+    if since is None or view.now - parse_time(since) < deadline.seconds:
+        return None
+    why = view.status.rollout.message
+    return Cause("ProgressDeadlineExceeded", f"no progress for {deadline.text}: {why}")
+
+
+def remember(view: View, revision: str, cause: Cause) -> tuple[RolledBackStatus, ...]:
+    """The list of rolled-back revisions with one more, the newest last."""
+    others = [entry for entry in view.status.rolled_back if entry.revision != revision]
+    entry = RolledBackStatus(
+        revision=revision, reason=cause.reason, message=cause.message, time=view.time
+    )
+    return tuple([*others, entry][-ROLLED_BACK_LIMIT:])
+
+
+def is_rolled_back(status: ModelDeploymentStatus, revision: str) -> bool:
+    """Whether a revision was rolled back and is not to be tried again by itself."""
+    return any(entry.revision == revision for entry in status.rolled_back)
+
+
+def _no_healthy_target(view: View, candidate: CandidateStatus, cause: Cause) -> Change:
+    message = f"{cause.reason}: {cause.message}; but no pod of {view.stable} is ready"
+    before = view.status.rollout
+    rollout = view.state("Held", "NoHealthyTarget", message)
+    if before.reason == "NoHealthyTarget":
+        return Change(replace(view.status, rollout=rollout))
+    return view.with_candidate(candidate, rollout, NoHealthyTarget(candidate.revision, message))
