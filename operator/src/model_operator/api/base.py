@@ -126,6 +126,12 @@ class Status(Api, frozen=True, kw_only=True, omit_defaults=False):
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 """RFC 3339, in UTC."""
 
+Label = Annotated[str, Meta(min_length=1, max_length=63)]
+"""A name as long as a DNS label at most."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=253)]
+"""A name as long as a DNS name at most."""
+
 POSITIVE: Final = Meta(
     extra_json_schema={
         "x-kubernetes-validations": [

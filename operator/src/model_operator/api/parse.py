@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 _WHERE = re.compile(r" - at `(?:key in )?\$(?P<path>[^`]*)`$")
-_UNKNOWN_FIELD = re.compile(r"^Object contains unknown field `(?P<name>[^`]*)`$")
+_FIELD = re.compile(
+    r"^Object (?P<fault>contains unknown|missing required) field `(?P<name>[^`]*)`$"
+)
 
 
 class InvalidSpec(ValueError):  # noqa: N818 -- named after the condition reason it becomes
@@ -115,11 +118,11 @@ def _strict(manifest: Mapping[str, Any], kind: type[T]) -> T:
         raise _invalid_spec(error) from error
 
 
-def _lenient(raw: Any, kind: type[T]) -> T:
+def _lenient(raw: Any, kind: type[S]) -> S:
     """Convert field by field, so that one that cannot be read costs no other one."""
     readable = {}
     if isinstance(raw, dict):
-        for field in msgspec.structs.fields(kind):  # type: ignore[arg-type]
+        for field in msgspec.structs.fields(kind):
             if field.encode_name in raw:
                 try:
                     readable[field.name] = _convert(raw[field.encode_name], field.type)
@@ -132,11 +135,11 @@ def _convert(raw: Any, kind: type[T]) -> T:
     return msgspec.convert(raw, kind, dec_hook=_decode)
 
 
-def _decode(kind: type[T], raw: Any) -> T:
+def _decode(kind: type[Any], raw: Any) -> Duration | Decimal:
     if kind is Duration or kind is Decimal:
         if not isinstance(raw, str):
             raise ValueError(f"must be a string, not {type(raw).__name__}; put it into quotes")
-        return kind(raw)
+        return Duration(raw) if kind is Duration else Decimal(raw)
     raise NotImplementedError(kind)
 
 
@@ -163,6 +166,7 @@ def _invalid_spec(error: msgspec.ValidationError) -> InvalidSpec:
         path, message = path + where["path"], message[: where.start()]
     if isinstance(error.__cause__, FieldError):
         path += error.__cause__.path
-    elif unknown := _UNKNOWN_FIELD.match(message):
-        path, message = f"{path}.{unknown['name']}", "unknown field"
+    elif field := _FIELD.match(message):
+        path = f"{path}.{field['name']}"
+        message = "is required" if field["fault"] == "missing required" else "unknown field"
     return InvalidSpec(path, message)

@@ -20,7 +20,7 @@ from model_operator.api.base import (
 PODS_SOURCE: Final = "pods"
 """The metrics source that is always there: the operator scrapes the revision's pods itself."""
 
-_SOURCE_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+_SourceName = Annotated[str, Meta(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 
 
 class SetWeight(Strict, frozen=True, kw_only=True):
@@ -82,8 +82,8 @@ class Bake(Strict, frozen=True, kw_only=True):
         Duration, Meta(description="How long; 0s for not at all. Default: 10m.")
     ] = Duration("10m")
     replicas: Annotated[
-        int | None,
-        Meta(description="How many of its pods stay. Default: all.", ge=1, le=1000),
+        Annotated[int, Meta(ge=1, le=1000)] | None,
+        Meta(description="How many of its pods stay. Default: all."),
     ] = None
 
 
@@ -219,12 +219,10 @@ class Metric(Strict, frozen=True, kw_only=True):
         Literal["Events", "Value", "Comparison"], Meta(description="Which member is set.")
     ]
     metric_source: Annotated[
-        str | None,
+        _SourceName | None,
         Meta(
             description="MetricSource to ask, or 'pods': the operator scrapes the revision's pods. "
             "Default: the analysis's.",
-            pattern=_SOURCE_PATTERN,
-            max_length=253,
         ),
     ] = None
     events: Annotated[
@@ -292,12 +290,10 @@ class Analysis(Strict, frozen=True, kw_only=True):
         ),
     ] = Decimal("0.99")
     metric_source: Annotated[
-        str,
+        _SourceName,
         Meta(
             description="MetricSource of metrics that name none. Default: 'pods', the operator "
             "scrapes the revision's pods.",
-            pattern=_SOURCE_PATTERN,
-            max_length=253,
         ),
     ] = PODS_SOURCE
     metrics: Annotated[

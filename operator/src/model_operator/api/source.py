@@ -8,6 +8,8 @@ from model_operator.api.base import (
     POSITIVE,
     SET,
     Duration,
+    Label,
+    Name,
     Strict,
     matching,
     require_match,
@@ -36,11 +38,9 @@ class Tls(Strict, frozen=True, kw_only=True):
         ),
     ] = None
     server_name: Annotated[
-        str | None,
+        Name | None,
         Meta(
             description="Name to verify. Default: the host of the URL.",
-            min_length=1,
-            max_length=253,
         ),
     ] = None
 
@@ -82,7 +82,7 @@ class MetricSourceSpec(Strict, frozen=True, kw_only=True):
 
     prometheus: Annotated[Prometheus, Meta(description="The Prometheus to ask.")]
     namespaces: Annotated[
-        tuple[Annotated[str, Meta(min_length=1, max_length=63)], ...],
+        tuple[Label, ...],
         Meta(
             description="Namespaces that may use it. Default: all.",
             max_length=256,

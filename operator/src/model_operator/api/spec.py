@@ -14,6 +14,8 @@ from model_operator.api.base import (
     POSITIVE,
     SET,
     Duration,
+    Label,
+    Name,
     Strict,
     kubernetes_type,
     map_by,
@@ -88,12 +90,10 @@ class Server(Strict, frozen=True, kw_only=True):
     """The inference server's pods. What is set here is part of the revision."""
 
     image: Annotated[
-        str | None,
+        Annotated[str, Meta(min_length=1, max_length=512)] | None,
         Meta(
             description="Image of the inference server. Default: the operator's default at the "
             "time when the revision is made; it is pinned in the revision.",
-            min_length=1,
-            max_length=512,
         ),
     ] = None
     image_pull_policy: Annotated[
@@ -109,7 +109,7 @@ class Server(Strict, frozen=True, kw_only=True):
         ),
     ] = None
     execution_providers: Annotated[
-        tuple[Annotated[str, Meta(min_length=1, max_length=63)], ...],
+        tuple[Label, ...],
         Meta(
             description="ONNX Runtime execution providers, in order of preference. "
             "Default: CPUExecutionProvider.",
@@ -157,11 +157,9 @@ class Server(Strict, frozen=True, kw_only=True):
         ),
     ] = None
     service_account_name: Annotated[
-        str | None,
+        Name | None,
         Meta(
             description="Service account of the pods. Default: 'default'.",
-            min_length=1,
-            max_length=253,
         ),
     ] = None
     image_pull_secrets: Annotated[
@@ -174,19 +172,15 @@ class Server(Strict, frozen=True, kw_only=True):
         ),
     ] = ()
     priority_class_name: Annotated[
-        str | None,
+        Name | None,
         Meta(
             description="Priority class of the pods. Default: the cluster's.",
-            min_length=1,
-            max_length=253,
         ),
     ] = None
     runtime_class_name: Annotated[
-        str | None,
+        Name | None,
         Meta(
             description="Runtime class of the pods. Default: the node's runtime.",
-            min_length=1,
-            max_length=253,
         ),
     ] = None
     termination_grace_period: Annotated[
@@ -205,26 +199,23 @@ class ParentReference(Strict, frozen=True, kw_only=True):
 
     name: Annotated[str, Meta(description="Name of the Gateway.", min_length=1, max_length=253)]
     namespace: Annotated[
-        str | None,
+        Label | None,
         Meta(
             description="Namespace of the Gateway. Default: the ModelDeployment's.",
-            min_length=1,
-            max_length=63,
         ),
     ] = None
     group: Annotated[
-        str | None,
-        Meta(description="API group. Default: gateway.networking.k8s.io.", max_length=253),
+        Annotated[str, Meta(max_length=253)] | None,
+        Meta(description="API group. Default: gateway.networking.k8s.io."),
     ] = None
-    kind: Annotated[
-        str | None, Meta(description="Kind. Default: Gateway.", min_length=1, max_length=63)
-    ] = None
+    kind: Annotated[Label | None, Meta(description="Kind. Default: Gateway.")] = None
     section_name: Annotated[
-        str | None,
-        Meta(description="Name of the listener. Default: all.", min_length=1, max_length=253),
+        Name | None,
+        Meta(description="Name of the listener. Default: all."),
     ] = None
     port: Annotated[
-        int | None, Meta(description="Port of the listener. Default: all.", ge=1, le=65535)
+        Annotated[int, Meta(ge=1, le=65535)] | None,
+        Meta(description="Port of the listener. Default: all."),
     ] = None
 
 
