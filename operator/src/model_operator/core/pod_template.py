@@ -1,0 +1,195 @@
+"""The pod template of a revision, rendered once and kept in its ModelRevision.
+
+A newer operator re-applies the recorded template unchanged, so whatever is changed here reaches
+new revisions only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from model_operator.api.labels import child_labels
+from model_operator.api.types import Model, Server
+
+Manifest = dict[str, Any]
+
+CONTAINER = "model-server"
+HTTP_PORT = 8080
+METRICS_PORT = 9090
+
+_PVC_SCHEME = "pvc://"
+_MOUNT = "/mnt/models"
+_DEFAULT_GRACE_S = 60.0
+_ROUTERS_NOTICE_S = 5.0
+_EXIT_RESERVE_S = 5.0
+_STARTUP_PERIOD_S = 2
+_STARTUP_DEADLINE_S = 1200
+_RUN_AS = 65532
+
+
+def render_pod_template(
+    name: str, revision: str, model: Model, server: Server, default_image: str
+) -> Manifest:
+    """Render the pods of a revision.
+
+    Args:
+        name: The ModelDeployment's name, which is also the model's name in the protocol.
+        revision: The revision's name.
+        model: Where the model is and what it is.
+        server: What the user set.
+        default_image: The image that is pinned when the user set none.
+    """
+    claim, uri = _locate(model.uri)
+    labels = child_labels(name, revision)
+    grace_s = _grace_s(server)
+    return {
+        "metadata": {"labels": labels},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": round(grace_s),
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": _RUN_AS,
+                "runAsGroup": _RUN_AS,
+                "fsGroup": _RUN_AS,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "topologySpreadConstraints": [
+                _spread("kubernetes.io/hostname", labels),
+                _spread("topology.kubernetes.io/zone", labels),
+            ],
+            "containers": [
+                {
+                    "name": CONTAINER,
+                    "image": server.image or default_image,
+                    "args": [
+                        "serve",
+                        f"--model={uri}",
+                        f"--digest={model.digest}",
+                        f"--name={name}",
+                        f"--revision={revision}",
+                        f"--http-port={HTTP_PORT}",
+                        f"--metrics-port={METRICS_PORT}",
+                        f"--execution-providers={','.join(server.execution_providers)}",
+                        *_drain_args(grace_s),
+                    ],
+                    **_container_fields(server),
+                    **_probes(name),
+                    "volumeMounts": _mounts(claim),
+                }
+            ],
+            "volumes": _volumes(claim),
+            **_pod_fields(server),
+        },
+    }
+
+
+def _locate(uri: str) -> tuple[str | None, str]:
+    """Claim to mount, if any, and the URI as the server in the pod sees it."""
+    if not uri.startswith(_PVC_SCHEME):
+        return None, uri
+    claim, _, path = uri.removeprefix(_PVC_SCHEME).partition("/")
+    return claim, f"file://{_MOUNT}/{path}"
+
+
+def _grace_s(server: Server) -> float:
+    grace = server.termination_grace_period
+    return grace.seconds if grace else _DEFAULT_GRACE_S
+
+
+def _container_fields(server: Server) -> Manifest:
+    return {
+        "imagePullPolicy": server.image_pull_policy or "IfNotPresent",
+        "env": list(server.env),
+        "envFrom": list(server.env_from),
+        "ports": [
+            {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
+            {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
+        ],
+        "resources": server.resources or {"requests": {"cpu": "100m", "memory": "256Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePath": "/dev/termination-log",
+        "terminationMessagePolicy": "File",
+    }
+
+
+def _drain_args(grace_s: float) -> list[str]:
+    # NB: the server drains on SIGTERM by itself, so there is no preStop hook: waiting twice would
+    # only use up the grace period
+    delay_s = min(_ROUTERS_NOTICE_S, grace_s / 3)
+    drain_s = max(1.0, grace_s - delay_s - min(_EXIT_RESERVE_S, grace_s / 3))
+    return [f"--drain-delay={delay_s:g}s", f"--drain-timeout={drain_s:g}s"]
+
+
+def _probes(name: str) -> Manifest:
+    # startup is generous, since a large model may load for minutes and a definite failure ends
+    # the process by itself; readiness is quick, since it takes a broken pod off the traffic
+    ready = {"path": f"/v2/models/{name}/ready", "port": "http"}
+    return {
+        "startupProbe": {
+            "httpGet": ready,
+            "periodSeconds": _STARTUP_PERIOD_S,
+            "timeoutSeconds": 2,
+            "failureThreshold": _STARTUP_DEADLINE_S // _STARTUP_PERIOD_S,
+        },
+        "readinessProbe": {
+            "httpGet": ready,
+            "periodSeconds": 1,
+            "timeoutSeconds": 1,
+            "failureThreshold": 2,
+        },
+        "livenessProbe": {
+            "httpGet": {"path": "/v2/health/live", "port": "http"},
+            "periodSeconds": 5,
+            "timeoutSeconds": 3,
+            "failureThreshold": 6,
+        },
+    }
+
+
+def _volumes(claim: str | None) -> list[Manifest]:
+    volumes: list[Manifest] = [
+        {"name": "models", "emptyDir": {}},
+        {"name": "tmp", "emptyDir": {}},
+    ]
+    if claim is not None:
+        source = {"claimName": claim, "readOnly": True}
+        volumes.append({"name": "source", "persistentVolumeClaim": source})
+    return volumes
+
+
+def _mounts(claim: str | None) -> list[Manifest]:
+    mounts: list[Manifest] = [
+        {"name": "models", "mountPath": "/models"},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - the pod's own, in memory of nobody else
+    ]
+    if claim is not None:
+        mounts.append({"name": "source", "mountPath": _MOUNT, "readOnly": True})
+    return mounts
+
+
+def _spread(topology_key: str, labels: dict[str, str]) -> Manifest:
+    return {
+        "maxSkew": 1,
+        "topologyKey": topology_key,
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": labels},
+    }
+
+
+def _pod_fields(server: Server) -> Manifest:
+    fields: Manifest = {
+        "nodeSelector": server.node_selector,
+        "tolerations": list(server.tolerations),
+        "affinity": server.affinity,
+        "serviceAccountName": server.service_account_name,
+        "imagePullSecrets": list(server.image_pull_secrets),
+        "priorityClassName": server.priority_class_name,
+        "runtimeClassName": server.runtime_class_name,
+    }
+    return {key: value for key, value in fields.items() if value}
