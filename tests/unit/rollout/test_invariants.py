@@ -121,7 +121,7 @@ class World:
             if workload.failure is None:
                 self.workloads[revision] = replace(workload, ready=workload.replicas)
 
-    def happen(self, what: Happening) -> None:
+    def happen(self, what: Happening) -> None:  # noqa: C901 - one arm for each kind
         match what.kind, what.value:
             case "time", float(seconds):
                 self.now += seconds
@@ -246,7 +246,7 @@ def _failure_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _errors_count_as_missing_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    def impatient(view: View, candidate: Any) -> rollback_module.Cause | None:
+    def impatient(view: View, _: Any) -> rollback_module.Cause | None:
         if view.status.rollout.state == "Held":
             return rollback_module.Cause("InsufficientData", "held")
         return None
