@@ -1,0 +1,126 @@
+"""The cluster as the demo knows it: KUBECONFIG, kubectl to apply, and the API server to look."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes import client, config
+
+from hack.demo.loadgen.answers import Window
+
+REQUEST_TIMEOUT_S = 10
+BAD_REQUEST = 400
+
+
+new_client: Callable[[], client.ApiClient] = config.new_client_from_config
+"""The client of KUBECONFIG; the library's function has no types."""
+
+
+class ClusterError(Exception):
+    """The cluster is not as the demo needs it; the message says what to do."""
+
+
+def connect() -> client.ApiClient:
+    """A client for the cluster of KUBECONFIG.
+
+    Raises:
+        ClusterError: There is none, or it does not answer.
+    """
+    try:
+        api = new_client()
+        client.VersionApi(api).get_code(_request_timeout=REQUEST_TIMEOUT_S)
+    except Exception as error:
+        # The client raises its own, urllib3's and yaml's errors here.
+        raise ClusterError(
+            f"no cluster answers at KUBECONFIG={os.environ.get('KUBECONFIG', '~/.kube/config')} "
+            f"({error}): start one with `make cluster-up`"
+        ) from error
+    return api
+
+
+def kubectl(*arguments: str, manifest: str | None = None) -> str:
+    """Runs kubectl with `arguments`, `manifest` on its standard input; its standard output.
+
+    Raises:
+        ClusterError: There is no kubectl, or it failed; with its words.
+    """
+    program = shutil.which(os.environ.get("KUBECTL", "kubectl"))
+    if program is None:
+        raise ClusterError("kubectl is not on the PATH: install it, or set KUBECTL to its path")
+    done = subprocess.run(
+        [program, *arguments], input=manifest, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise ClusterError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+@dataclass(frozen=True, slots=True)
+class LoadGenerator:
+    """The load generator in the cluster, reached through the API server's service proxy.
+
+    Attributes:
+        api: Client of the API server.
+        namespace: Where the Service `name` is.
+        name: The Service.
+        port: Its port.
+    """
+
+    api: client.ApiClient
+    namespace: str
+    name: str = "loadgen"
+    port: int = 8080
+
+    def start(self, rate: float) -> None:
+        """Starts `rate` requests per second."""
+        self._call("POST", "start", body={"rate": rate})
+
+    def stop(self) -> None:
+        """Stops and waits for the answers that are still out."""
+        self._call("POST", "stop")
+
+    def windows(self, since: int) -> list[Window]:
+        """The closed windows from number `since` on.
+
+        Raises:
+            ClusterError: Some of them are lost: it was restarted, or nobody read them for an hour.
+        """
+        stats = self._call("GET", "stats", query={"since": since})
+        if stats["first"] > since or stats["next"] < since:
+            raise ClusterError(
+                f"the load generator lost answers: it has windows {stats['first']} to "
+                f"{stats['next']}, wanted was {since}"
+            )
+        return [Window.from_json(window) for window in stats["windows"]]
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        response: Any = self.api.call_api(
+            *self.api.param_serialize(
+                method=method,
+                resource_path=(
+                    f"/api/v1/namespaces/{self.namespace}/services/"
+                    f"http:{self.name}:{self.port}/proxy/{path}"
+                ),
+                query_params=list((query or {}).items()),
+                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                body=body,
+                auth_settings=["BearerToken"],
+            ),
+            _request_timeout=REQUEST_TIMEOUT_S,
+        )
+        text: bytes = response.read()
+        if response.status >= BAD_REQUEST:
+            raise client.ApiException(status=response.status, reason=text.decode(errors="replace"))
+        value: dict[str, Any] = json.loads(text)
+        return value
