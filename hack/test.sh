@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Every check, then every test in one pytest run, so that its last line counts them all.
+# --full adds the tests that take real minutes or hours and keeps their result in docs/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+select="not full"
+[ "${1:-}" = --full ] && select=""
+mkdir -p build
+cluster() { .venv/bin/python -m hack.cluster "$@"; }
+
+was_up=no
+cluster status > /dev/null 2>&1 && was_up=yes
+stop() { [ "$was_up" = yes ] || cluster down > build/cluster-down.log 2>&1 || true; }
+trap stop EXIT
+
+make -s check
+cluster tools > /dev/null
+cluster up
+cluster images
+
+code=0
+.venv/bin/python -m pytest -m "$select" --junit-xml=build/tests.xml tests > >(tee build/tests.log) 2>&1 || code=$?
+if [ -z "$select" ]; then .venv/bin/python hack/keep_full_result.py build/tests.xml docs/test-full.md; fi
+exit $code
