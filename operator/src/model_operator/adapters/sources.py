@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from model_operator.core.samples import Answer, Failure, FailureKind, Query, Samples
+from model_operator.api.samples import Answer, Failure, FailureKind, Query, Samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -13,57 +13,85 @@ retry or a new rollout begins with ``AnalysisState()``. It survives in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, assert_never
 
-from model_operator.api.types import Analysis
-from model_operator.core.samples import Answer, Query
-from model_operator.core.verdict import Verdict
+from model_operator.api.plain import from_plain, to_plain
+from model_operator.api.samples import Answer, Failure, FailureKind, Query
+from model_operator.core.events import EventsState, EventsTest, assess_events
+from model_operator.core.limits import (
+    ComparisonTest,
+    LimitState,
+    ValueTest,
+    assess_comparison,
+    assess_value,
+)
+from model_operator.core.plan import Plan, Subject, Test, Unusable, compile_plan
+from model_operator.core.verdict import Finding, Outcome, Verdict, combine, no_data, unanswered
+
+__all__ = [
+    "AnalysisState",
+    "Plan",
+    "Subject",
+    "assess",
+    "compile_plan",
+    "due",
+    "next_look",
+    "state_from_json",
+    "state_to_json",
+]
+
+STATE_VERSION = 1
+"""Of the kept state. Whoever changes its shape raises this: running tests then start afresh."""
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """Who is judged.
+class TestState:
+    """What is remembered of one metric.
 
     Attributes:
-        namespace: Namespace of the ModelDeployment.
-        name: Name of the ModelDeployment.
-        revision: Name of the revision that is judged.
-        stable: Name of the revision that serves beside it now; None in a bake and on a first
-            create. Comparisons are then made with what was measured of stable before.
+        fingerprint: Of the definition that the rest belongs to.
+        finding: What was found last. A failure stays.
+        events: For Events.
+        limit: For Value and Comparison.
     """
 
-    namespace: str
-    name: str
-    revision: str
-    stable: str | None
+    __test__ = False  # for pytest
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """An analysis with its queries rendered and its error budget split."""
-
-    interval_s: float
+    fingerprint: str
+    finding: Finding
+    events: EventsState | None = None
+    limit: LimitState | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AnalysisState:
-    """What the tests remember from look to look. ``AnalysisState()`` knows nothing yet."""
+    """What the tests remember from look to look. ``AnalysisState()`` knows nothing yet.
 
-
-def compile_plan(analysis: Analysis, subject: Subject) -> Plan:
-    """Render every query and split the error budget.
-
-    A template that cannot be rendered is no exception: `assess` reports it as a finding
-    ``ConfigurationError`` of its metric, so that one bad query does not blind the others.
-    With no metrics in ``analysis`` the default analysis is compiled.
+    Attributes:
+        version: `STATE_VERSION` of whoever wrote it.
+        look: When the last look was, seconds since the epoch; None before the first.
+        step: The step that the findings are about.
+        tests: By name of the metric.
     """
-    raise NotImplementedError
+
+    version: int = STATE_VERSION
+    look: float | None = None
+    step: int | None = None
+    tests: Mapping[str, TestState] = field(default_factory=dict)
 
 
 def due(plan: Plan, state: AnalysisState, now: float) -> tuple[Query, ...]:
     """Queries to ask now; empty when the next look is not due yet."""
-    raise NotImplementedError
+    # A clock that was set back must not stop the analysis.
+    if state.look is not None and state.look <= now < next_look(plan, state):
+        return ()
+    return tuple(dict.fromkeys(query for test in plan.tests for query in test.queries))
+
+
+def next_look(plan: Plan, state: AnalysisState) -> float:
+    """When something is due next, seconds since the epoch; 0 when nothing was asked yet."""
+    return 0.0 if state.look is None else state.look + plan.interval_s
 
 
 def assess(
@@ -80,7 +108,8 @@ def assess(
         plan: What is tested.
         state: As the look before left it.
         answers: An answer to each query that was due; a query without one counts as
-            ``MetricsUnavailable``. With no answers at all the verdict is the one before.
+            ``MetricsUnavailable``. With no answers at all the verdict is the one before, as far as
+            it is about this step.
         step: Index of the rollout's step, any other number for the bake. When it changes, the
             evidence that a pass needs is collected anew; running tests go on.
         now: Seconds since the epoch.
@@ -88,19 +117,76 @@ def assess(
     Returns:
         The state to keep and the verdict. A failure stays one for the life of the state.
     """
-    raise NotImplementedError
-
-
-def next_look(plan: Plan, state: AnalysisState) -> float:
-    """When something is due next, seconds since the epoch; 0 when nothing was asked yet."""
-    raise NotImplementedError
+    if not answers:
+        return state, combine(
+            tuple(
+                _unchanged(
+                    test, _known(state, test, fingerprint), now, same_step=state.step == step
+                )
+                for test, fingerprint in zip(plan.tests, plan.fingerprints, strict=True)
+            )
+        )
+    tests = {
+        test.name: _assess_one(
+            test, _known(state, test, fingerprint), fingerprint, answers, step=step, now=now
+        )
+        for test, fingerprint in zip(plan.tests, plan.fingerprints, strict=True)
+    }
+    verdict = combine(tuple(one.finding for one in tests.values()))
+    return AnalysisState(look=now, step=step, tests=tests), verdict
 
 
 def state_to_json(state: AnalysisState) -> dict[str, Any]:
     """For ``ModelRevision.status.tests``."""
-    raise NotImplementedError
+    plain: dict[str, Any] = to_plain(state)
+    return plain
 
 
 def state_from_json(data: Mapping[str, Any]) -> AnalysisState:
     """Read what `state_to_json` wrote; anything it cannot read starts afresh."""
-    raise NotImplementedError
+    state = from_plain(data, AnalysisState)
+    return state if state is not None and state.version == STATE_VERSION else AnalysisState()
+
+
+def _known(state: AnalysisState, test: Test, fingerprint: str) -> TestState | None:
+    known = state.tests.get(test.name)
+    return known if known is not None and known.fingerprint == fingerprint else None
+
+
+def _unchanged(test: Test, known: TestState | None, now: float, *, same_step: bool) -> Finding:
+    if isinstance(test, Unusable):
+        return unanswered(test.name, test.failure, now)
+    if known is not None and (same_step or known.finding.outcome is Outcome.FAIL):
+        return known.finding
+    return no_data(test.name, "nothing was measured in this step yet", now)
+
+
+def _assess_one(
+    test: Test,
+    known: TestState | None,
+    fingerprint: str,
+    answers: Mapping[Query, Answer],
+    *,
+    step: int,
+    now: float,
+) -> TestState:
+    if known is not None and known.finding.outcome is Outcome.FAIL:
+        return known
+    missing = Failure(FailureKind.UNAVAILABLE, "was not asked")
+    answers = {query: answers.get(query, missing) for query in test.queries}
+    events = known.events if known is not None else None
+    limit = known.limit if known is not None else None
+    match test:
+        case EventsTest():
+            events, finding = assess_events(
+                test, events or EventsState(), answers, step=step, now=now
+            )
+        case ValueTest():
+            limit, finding = assess_value(test, limit or LimitState(), answers, now=now)
+        case ComparisonTest():
+            limit, finding = assess_comparison(test, limit or LimitState(), answers, now=now)
+        case Unusable():
+            finding = unanswered(test.name, test.failure, now)
+        case _:
+            assert_never(test)
+    return TestState(fingerprint, finding, events, limit)

@@ -1,0 +1,254 @@
+"""Tests on one number: against fixed limits (`Value`) and against stable (`Comparison`).
+
+A windowed number is noisy: a 99th percentile of thirty requests is nearly their maximum. Judged on
+one look, it rolls healthy releases back by chance, and the looks that follow prove nothing, because
+their windows hold the same requests. So a breach fails a revision only if it lasts: every look of a
+run must show it, and the run must span at least one window, so that its first and its last look
+share no request. A healthy revision's breach ends by itself; that of a bad one is confirmed one
+window after it was first seen. Until then the outcome is insufficient: the weight does not rise.
+
+Stable's number is noise too. A comparison therefore needs a breach by a wide margin (`WIDE` times
+the limit) for one window, or any breach for `PATIENCE` windows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from statistics import median
+
+from model_operator.api.samples import Answer, Failure, FailureKind, Query
+from model_operator.core.verdict import (
+    ANALYSIS_FAILED,
+    BREACH_UNCONFIRMED,
+    HEALTHY,
+    Finding,
+    Outcome,
+    no_data,
+    unanswered,
+)
+
+WIDE = 2.0
+PATIENCE = 6.0
+
+_LEAST_LOOKS = 3
+_REMEMBERED = 12
+
+
+@dataclass(frozen=True, slots=True)
+class ValueTest:
+    """One number against limits.
+
+    Attributes:
+        name: The metric's name.
+        query: The number.
+        lowest: Fails below this; None for no limit.
+        highest: Fails above this; None for no limit.
+        window_s: Span that one number covers, seconds.
+    """
+
+    name: str
+    query: Query
+    lowest: float | None
+    highest: float | None
+    window_s: float
+
+    @property
+    def queries(self) -> tuple[Query, ...]:
+        """What to ask at each look."""
+        return (self.query,)
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonTest:
+    """The candidate's number against stable's.
+
+    Attributes:
+        name: The metric's name.
+        candidate: The candidate's number.
+        stable: Stable's number; None when stable has no traffic: what was measured of it before
+            takes its place.
+        increase: Largest healthy increase, as a share of stable's number.
+        window_s: Span that one number covers, seconds.
+    """
+
+    name: str
+    candidate: Query
+    stable: Query | None
+    increase: float
+    window_s: float
+
+    @property
+    def queries(self) -> tuple[Query, ...]:
+        """What to ask at each look."""
+        return (self.candidate,) if self.stable is None else (self.candidate, self.stable)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Looks in a row that showed a breach.
+
+    Attributes:
+        looks: How many; 0 when the last look showed none.
+        since: When the first was, seconds since the epoch.
+        last: When the last was.
+    """
+
+    looks: int = 0
+    since: float = 0.0
+    last: float = 0.0
+
+    def extended(self, *, breach: bool, window_s: float, now: float) -> Run:
+        """The run after one more look. A gap of more than a window begins a new one."""
+        if not breach:
+            return Run()
+        if self.looks == 0 or now - self.last > max(window_s, _gap(self)):
+            return Run(1, now, now)
+        return Run(self.looks + 1, self.since, now)
+
+    def spans(self, span_s: float) -> bool:
+        """Whether it lasts long enough to be no accident."""
+        return self.looks >= _LEAST_LOOKS and self.last - self.since >= span_s
+
+
+def _gap(run: Run) -> float:
+    # Looks may be further apart than the window is long.
+    return 3 * (run.last - run.since) / (run.looks - 1) if run.looks > 1 else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class LimitState:
+    """What a `ValueTest` or a `ComparisonTest` remembers.
+
+    Attributes:
+        breach: The present run of breaches.
+        wide: The present run of breaches by a wide margin.
+        reference: Stable's last numbers.
+        looks: Looks with a number since the rollout began.
+    """
+
+    breach: Run = Run()
+    wide: Run = Run()
+    reference: tuple[float, ...] = ()
+    looks: int = 0
+
+
+def one_number(answer: Answer) -> float | Failure | None:
+    """The number of an answer; None when there is none (no series, or NaN).
+
+    More than one series is a mistake in the query: neither of them is chosen.
+    """
+    if isinstance(answer, Failure):
+        return answer
+    if len(answer.series) > 1:
+        return Failure(
+            FailureKind.CONFIGURATION,
+            f"the query has {len(answer.series)} series for an answer, but one number is needed: "
+            "aggregate them, for example with 'max (...)'",
+        )
+    if not answer.series or math.isnan(answer.series[0].value):
+        return None
+    return answer.series[0].value
+
+
+def assess_value(
+    test: ValueTest, state: LimitState, answers: Mapping[Query, Answer], *, now: float
+) -> tuple[LimitState, Finding]:
+    """Judge one look at a `ValueTest`.
+
+    - fail: beyond the same limit at every look of a run that spans a window.
+    - error: no answer, or more than one series.
+    - insufficient: no number, or a breach that is not confirmed yet.
+    - pass: a number within the limits, taken in this step.
+    """
+    value = one_number(answers[test.query])
+    if isinstance(value, Failure):
+        return state, unanswered(test.name, value, now)
+    if value is None:
+        return state, no_data(test.name, "no number", now)
+    too_low = test.lowest is not None and value < test.lowest
+    too_high = test.highest is not None and value > test.highest
+    limit = test.lowest if too_low or test.highest is None else test.highest
+    state = _look(state, test.window_s, breach=too_low or too_high, now=now)
+    text = f"{value:.4g}, {'lower' if too_low else 'upper'} limit {limit:.4g}"
+    failed = state.breach.spans(test.window_s)
+    return state, _judge(test.name, state, text, value, limit, failed=failed, now=now)
+
+
+def assess_comparison(
+    test: ComparisonTest, state: LimitState, answers: Mapping[Query, Answer], *, now: float
+) -> tuple[LimitState, Finding]:
+    """Judge one look at a `ComparisonTest`.
+
+    - fail: above `WIDE` times the limit at every look of a run that spans a window, or above the
+      limit at every look of a run that spans `PATIENCE` windows.
+    - error: no answer, or more than one series.
+    - insufficient: either number is missing (without stable's traffic: when it was never measured),
+      or a breach that is not confirmed yet.
+    - pass: a number within the limit, taken in this step.
+    """
+    value = one_number(answers[test.candidate])
+    if isinstance(value, Failure):
+        return state, unanswered(test.name, value, now)
+    if test.stable is None:
+        stable: float | Failure | None = median(state.reference) if state.reference else None
+    else:
+        stable = one_number(answers[test.stable])
+    if isinstance(stable, Failure):
+        return state, unanswered(test.name, stable, now)
+    if value is None or stable is None:
+        missing = "the candidate" if value is None else "stable"
+        return state, no_data(test.name, f"no number of {missing}", now)
+    if test.stable is not None and math.isfinite(stable):
+        state = replace(state, reference=(*state.reference, stable)[-_REMEMBERED:])
+
+    limit = stable + abs(stable) * test.increase
+    wide = value > limit + abs(limit) * (WIDE - 1) and limit != 0
+    state = _look(state, test.window_s, breach=value > limit, wide=wide, now=now)
+    text = f"{value:.4g}, stable {stable:.4g}, limit {limit:.4g}"
+    failed = state.wide.spans(test.window_s) or state.breach.spans(PATIENCE * test.window_s)
+    return state, _judge(test.name, state, text, value, limit, failed=failed, now=now)
+
+
+def _look(
+    state: LimitState, window_s: float, *, breach: bool, wide: bool = False, now: float
+) -> LimitState:
+    return replace(
+        state,
+        looks=state.looks + 1,
+        breach=state.breach.extended(breach=breach, window_s=window_s, now=now),
+        wide=state.wide.extended(breach=wide, window_s=window_s, now=now),
+    )
+
+
+def _judge(
+    name: str,
+    state: LimitState,
+    text: str,
+    value: float,
+    limit: float | None,
+    *,
+    failed: bool,
+    now: float,
+) -> Finding:
+    run = state.breach
+    lasted = f"at each of {run.looks} looks in {run.last - run.since:.0f} s"
+    if failed:
+        outcome, reason, message = Outcome.FAIL, ANALYSIS_FAILED, f"{text}, breached {lasted}"
+    elif run.looks:
+        outcome, reason = Outcome.INSUFFICIENT, BREACH_UNCONFIRMED
+        message = f"{text}, breached {lasted}, which may be chance"
+    else:
+        outcome, reason, message = Outcome.PASS, HEALTHY, text
+    return Finding(
+        metric=name,
+        outcome=outcome,
+        reason=reason,
+        value=value if math.isfinite(value) else None,
+        threshold=limit,
+        samples=run.looks or state.looks,
+        message=f"{name}: {message}",
+        time=now,
+        collecting=outcome is Outcome.INSUFFICIENT,
+    )
