@@ -19,6 +19,7 @@ cluster up
 cluster images
 
 code=0
-.venv/bin/python -m pytest -m "$select" --junit-xml=build/tests.xml tests > >(tee build/tests.log) 2>&1 || code=$?
+.venv/bin/python -m pytest -m "$select" --junit-xml=build/tests.xml tests 2>&1 |
+    tee build/tests.log || code=$?
 if [ -z "$select" ]; then .venv/bin/python hack/keep_full_result.py build/tests.xml docs/test-full.md; fi
 exit $code
