@@ -96,6 +96,15 @@ def read_weights(route: Manifest) -> dict[str, int]:
     }
 
 
+def read_backends(route: Manifest) -> set[str]:
+    """Every revision that some rule of the live route sends requests to, testers' too."""
+    return {
+        backend["name"]
+        for rule in route.get("spec", {}).get("rules") or ()
+        for backend in rule.get("backendRefs") or ()
+    }
+
+
 def read_mark(route: Manifest) -> str | None:
     """The rolled-back mark of the live route."""
     annotations = route["metadata"].get("annotations") or {}

@@ -1,0 +1,160 @@
+"""Runs the analyses beside the reconciles, so that a slow source delays nothing but its verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from model_operator.adapters.sources import Source, ask
+from model_operator.api.samples import Failure, Query
+from model_operator.api.types import Analysis
+from model_operator.core.analysis import (
+    AnalysisState,
+    Plan,
+    Subject,
+    assess,
+    compile_plan,
+    due,
+    next_look,
+    state_from_json,
+    state_to_json,
+)
+from model_operator.core.observed import Judgement, Trial
+from model_operator.core.verdict import Verdict
+from model_operator.engine.store import Key
+
+logger = logging.getLogger(__name__)
+
+Find: TypeAlias = Callable[[Query], Source | Failure]
+_RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class _Session:
+    """The analysis of one rollout of one revision.
+
+    Attributes:
+        started: When it was first asked for; the evidence of a restarted operator goes on.
+        changed: Set when the trial is another one than before, so that it is looked at at once.
+    """
+
+    trial: Trial
+    analysis: Analysis
+    plan: Plan
+    state: AnalysisState
+    judgement: Judgement | None = None
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True)
+class Analyst:
+    """Keeps one analysis going for each ModelDeployment that has a revision on trial.
+
+    Attributes:
+        find: The source of a query.
+        changed: Told when a verdict changed.
+        clock: Seconds since the epoch.
+    """
+
+    find: Find
+    changed: Callable[[Key, Verdict], None]
+    clock: Callable[[], float]
+    _sessions: dict[Key, _Session] = field(default_factory=dict)
+
+    def judgement(self, key: Key) -> Judgement | None:
+        """What the newest samples say; None before the first."""
+        session = self._sessions.get(key)
+        return session.judgement if session else None
+
+    def state(self, key: Key) -> dict[str, Any] | None:
+        """State of the running tests, for the record; None when none run."""
+        session = self._sessions.get(key)
+        if session is None:
+            return None
+        return {"rollout": session.trial.rollout, "analysis": state_to_json(session.state)}
+
+    def follow(
+        self, key: Key, trial: Trial | None, analysis: Analysis, tests: Mapping[str, Any]
+    ) -> None:
+        """Analyse this trial from now on, none for None.
+
+        A test goes on through all steps of one rollout and its bake.
+
+        Args:
+            key: The ModelDeployment.
+            trial: Who is on trial.
+            analysis: How.
+            tests: State that was recorded by an operator before this one.
+        """
+        session = self._sessions.get(key)
+        if trial is None:
+            self._end(key)
+            return
+        if session is not None and (session.trial, session.analysis) == (trial, analysis):
+            return
+        plan = compile_plan(
+            analysis, Subject(key.namespace, key.name, trial.revision, trial.stable)
+        )
+        if session is not None and _same_rollout(session.trial, trial):
+            session.trial, session.analysis, session.plan = trial, analysis, plan
+            session.changed.set()
+            return
+        self._end(key)
+        session = _Session(trial, analysis, plan, _recorded(tests, trial))
+        self._sessions[key] = session
+        session.task = asyncio.get_running_loop().create_task(self._run(key, session))
+
+    def close(self) -> None:
+        """End all analyses."""
+        for key in list(self._sessions):
+            self._end(key)
+
+    def _end(self, key: Key) -> None:
+        session = self._sessions.pop(key, None)
+        if session is not None and session.task is not None:
+            session.task.cancel()
+
+    async def _run(self, key: Key, session: _Session) -> None:
+        while True:
+            session.changed.clear()
+            try:
+                await self._look(key, session)
+            except Exception:
+                # a defect in one metric's arithmetic must not end the analysis in silence
+                logger.exception("the analysis of %s failed", key)
+                wait_s = _RETRY_S
+            else:
+                wait_s = max(0.0, next_look(session.plan, session.state) - self.clock())
+            try:
+                async with asyncio.timeout(wait_s):
+                    await session.changed.wait()
+            except TimeoutError:
+                continue
+
+    async def _look(self, key: Key, session: _Session) -> None:
+        trial, plan = session.trial, session.plan
+        queries = due(plan, session.state, self.clock())
+        answers = await ask(queries, self.find) if queries else {}
+        state, verdict = assess(plan, session.state, answers, step=trial.level, now=self.clock())
+        before = session.judgement
+        session.state, session.judgement = state, Judgement(trial, verdict)
+        if (
+            before is None
+            or before.trial != trial
+            or (before.verdict.outcome, before.verdict.reason) != (verdict.outcome, verdict.reason)
+        ):
+            self.changed(key, verdict)
+
+
+def _same_rollout(one: Trial, other: Trial) -> bool:
+    return (one.revision, one.rollout) == (other.revision, other.rollout)
+
+
+def _recorded(tests: Mapping[str, Any], trial: Trial) -> AnalysisState:
+    if tests.get("rollout") != trial.rollout:
+        return AnalysisState()
+    return state_from_json(tests.get("analysis") or {})

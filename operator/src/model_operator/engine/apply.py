@@ -1,0 +1,173 @@
+"""From a plan to the objects, each written only when it differs from what is live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from model_operator.adapters.applied import is_applied
+from model_operator.adapters.kube import (
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    MODEL_REVISION,
+    RESOURCES,
+    SERVICE,
+    ConflictError,
+    Kube,
+    NotFoundError,
+)
+from model_operator.adapters.ownership import controller_uid, require_same_owner
+from model_operator.adapters.traffic.base import Traffic
+from model_operator.api.types import ModelDeploymentStatus
+from model_operator.core import desired
+from model_operator.core.decision import Plan
+from model_operator.core.httproute import http_route, read_backends
+from model_operator.core.pod_template import render_pod_template
+from model_operator.engine.snapshot import Subject, Wanted
+from model_operator.engine.store import Manifest, Store, object_key, revision_of
+
+_ROUTE_ATTEMPTS = 5
+_PER_REVISION = (DEPLOYMENT, SERVICE, DISRUPTION_BUDGET)
+
+
+@dataclass(frozen=True, slots=True)
+class Applier:
+    """Writes the children of a ModelDeployment.
+
+    Attributes:
+        kube: The API.
+        traffic: Writes the weights.
+        store: The newest known objects; answers to writes go into it at once.
+        default_image: Inference server image of new revisions that name none.
+    """
+
+    kube: Kube
+    traffic: Traffic
+    store: Store
+    default_image: str
+
+    async def record(self, subject: Subject, wanted: Wanted) -> None:
+        """Write down the revision that the spec names, if that is not done yet."""
+        name = wanted.target.revision
+        if self.store.get("ModelRevision", subject.key.namespace, name) is not None:
+            return
+        model, server = wanted.spec.model, wanted.spec.server
+        manifest = desired.model_revision(
+            subject.parent,
+            name,
+            hash_=name.rpartition("-")[2],
+            model=wanted.model,
+            owner=wanted.owner,
+            template=render_pod_template(subject.key.name, name, model, server, self.default_image),
+        )
+        try:
+            # NB: created and never applied: a newer operator would render another template
+            self.store.put(await self.kube.create(manifest))
+        except ConflictError:
+            live = await self.kube.get(MODEL_REVISION, subject.key.namespace, name)
+            require_same_owner(live, manifest)
+            self.store.put(live)
+
+    async def workloads(self, subject: Subject, plan: Plan) -> None:
+        """Bring the planned revisions' Deployments, Services and budgets about."""
+        parent = subject.parent
+        for revision, replicas in plan.replicas.items():
+            template = self._template(subject, revision)
+            if template is None:
+                continue
+            await self._ensure(desired.service(parent, revision, revision))
+            await self._ensure(desired.disruption_budget(parent, revision))
+            await self._ensure(desired.deployment(parent, revision, replicas, template))
+
+    async def stable_service(self, subject: Subject, status: ModelDeploymentStatus) -> None:
+        """Point the Service for clients inside the cluster at the stable revision."""
+        if status.stable is not None:
+            parent = subject.parent
+            await self._ensure(desired.service(parent, parent.name, status.stable.revision))
+
+    async def route(self, subject: Subject, wanted: Wanted, plan: Plan) -> bool:
+        """Bring the route's weights about; whether it had to be written.
+
+        For a rise: one attempt from what was observed, because after a conflict the rise must be
+        decided anew.
+
+        Raises:
+            ConflictError: Somebody else wrote the route.
+        """
+        if not plan.weights:
+            return False
+        live = self.store.get("HTTPRoute", subject.key.namespace, subject.key.name)
+        return await self._write_route(subject, wanted, plan, live)
+
+    async def lower_route(self, subject: Subject, wanted: Wanted, plan: Plan) -> bool:
+        """Take weight off a revision; whether the route had to be written.
+
+        It is right whatever the route looks like by now, so a conflict is tried again at once.
+        """
+        key = subject.key
+        live = self.store.get("HTTPRoute", key.namespace, key.name)
+        for _ in range(_ROUTE_ATTEMPTS - 1):
+            try:
+                return await self._write_route(subject, wanted, plan, live)
+            except ConflictError:
+                live = await self.traffic.read(key.namespace, key.name)
+        return await self._write_route(subject, wanted, plan, live)
+
+    async def _write_route(
+        self, subject: Subject, wanted: Wanted, plan: Plan, live: Manifest | None
+    ) -> bool:
+        manifest = http_route(
+            subject.parent,
+            wanted.spec.route,
+            plan.weights,
+            tester=plan.tester,
+            rolled_back=plan.rolled_back,
+        )
+        written = await self.traffic.write(manifest, live)
+        if written is not None:
+            self.store.put(written)
+        return written is not None
+
+    def retired(self, subject: Subject, plan: Plan) -> list[Manifest]:
+        """Objects of revisions that are neither planned nor on the live route."""
+        key = subject.key
+        route = self.store.get("HTTPRoute", key.namespace, key.name)
+        kept = set(plan.replicas) | (read_backends(route) if route else set())
+        return [
+            manifest
+            for resource in _PER_REVISION
+            for manifest in self.store.children(key, resource.kind)
+            if revision_of(manifest)
+            and revision_of(manifest) not in kept
+            and controller_uid(manifest) == subject.parent.uid
+            and not manifest["metadata"].get("deletionTimestamp")
+        ]
+
+    async def delete(self, manifests: list[Manifest]) -> None:
+        """Delete objects, in the order in which they are given."""
+        for manifest in manifests:
+            kind, namespace, name = object_key(manifest)
+            uid = manifest["metadata"]["uid"]
+            await self.kube.delete(RESOURCES[kind], namespace, name, uid=uid)
+
+    def _template(self, subject: Subject, revision: str) -> Manifest | None:
+        """The recorded pod template; should the record be lost, the one that runs."""
+        namespace = subject.key.namespace
+        record = self.store.get("ModelRevision", namespace, revision)
+        if record is not None:
+            template: Manifest = record["spec"]["template"]
+            return template
+        live = self.store.get("Deployment", namespace, revision)
+        return live["spec"]["template"] if live is not None else None
+
+    async def _ensure(self, manifest: Manifest) -> None:
+        kind, namespace, name = object_key(manifest)
+        live = self.store.get(kind, namespace, name)
+        if live is None:
+            try:
+                live = await self.kube.get(RESOURCES[kind], namespace, name)
+            except NotFoundError:
+                self.store.put(await self.kube.apply(manifest))
+                return
+        require_same_owner(live, manifest)
+        if not is_applied(manifest, live):
+            self.store.put(await self.kube.apply(manifest))
