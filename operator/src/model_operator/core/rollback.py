@@ -14,6 +14,7 @@ from model_operator.api.types import (
     replace,
 )
 from model_operator.core.decision import NoHealthyTarget, RolledBack
+from model_operator.core.verdict import Outcome
 from model_operator.core.view import Change, View
 
 ROLLED_BACK_LIMIT = 10
@@ -135,8 +136,11 @@ def _aborted(view: View, candidate: CandidateStatus) -> Cause | None:
 def _evidence_missing(view: View, candidate: CandidateStatus) -> Cause | None:
     policy = view.spec.rollout.analysis.on_insufficient
     since = candidate.insufficient_since_time
-    if since is None or policy.then != "Rollback":
+    verdict = view.verdict
+    if since is None or policy.then != "Rollback" or verdict is None:
         return None
+    if verdict.outcome is not Outcome.INSUFFICIENT or verdict.collecting:
+        return None  # the status may be old: what is known now decides
     if view.now - parse_time(since) < policy.hold.seconds:
         return None
     return Cause("InsufficientData", f"no evidence for {policy.hold.text}")

@@ -12,10 +12,10 @@ from model_operator.api.types import (
     FormerStatus,
     ModelDeploymentSpec,
     ModelDeploymentStatus,
-    RequestStatus,
     StableStatus,
     replace,
 )
+from model_operator.core.allocation import foreign_weight, make_plan
 from model_operator.core.conditions import complete
 from model_operator.core.decision import (
     BakeEnded,
@@ -26,14 +26,13 @@ from model_operator.core.decision import (
     PauseEntered,
     Plan,
     Promoted,
-    RequestAnswered,
     Started,
     StepEntered,
     Superseded,
     Transition,
 )
 from model_operator.core.observed import Judgement, Observed
-from model_operator.core.plan import foreign_weight, make_plan
+from model_operator.core.requests import answer_request, is_paused
 from model_operator.core.rollback import is_rolled_back, rollback
 from model_operator.core.steps import (
     PREFLIGHT,
@@ -46,8 +45,9 @@ from model_operator.core.steps import (
 from model_operator.core.verdict import Outcome
 from model_operator.core.view import Change, View
 
-COLLECTING = "CollectingData"
-"""Reason of an insufficient verdict while events do arrive: no hold, but no raise either."""
+HOLD_AFTER_LOOKS = 5
+"""Looks in a row without any new evidence before the rollout is held: between two scrapes, and
+with few requests, a single look sees nothing new though nothing is wrong."""
 
 
 def decide(
@@ -95,7 +95,7 @@ def _next(view: View) -> Change:
         return _suspended(view)
     return (
         rollback(view)
-        or _request(view)
+        or answer_request(view)
         or _first(view)
         or _superseded(view)
         or _bake_end(view)
@@ -112,58 +112,6 @@ def _suspended(view: View) -> Change:
     message = "suspended; nothing changes until spec.suspend is false"
     rollout = view.state(view.status.rollout.state, "Suspended", message)
     return Change(replace(view.status, candidate=candidate, rollout=rollout))
-
-
-# ------------------------------------------------------------------------------------- requests
-
-
-def _request(view: View) -> Change | None:
-    request, last = view.observed.request, view.status.last_request
-    if request is None or (last is not None and last.id == request.id):
-        return None
-    status, result = _carry_out(view, request.action, request.revision)
-    answered = RequestStatus(
-        id=request.id,
-        action=request.action,
-        revision=request.revision,
-        result=result,
-        time=view.time,
-    )
-    transition = RequestAnswered(request.action, request.revision, result)
-    return Change(replace(status, last_request=answered), (transition,))
-
-
-def _carry_out(view: View, action: str, revision: str) -> tuple[ModelDeploymentStatus, str]:
-    match action:
-        case "retry":
-            return _retry(view.status, revision)
-        case "promote":
-            return _end_pause(view, revision)
-        case "abort":  # one that can be done was done by the rollback rule
-            return view.status, f"refused: {revision} is no candidate with a stable revision"
-        case _:
-            return view.status, "refused: the action must be promote, abort or retry"
-
-
-def _retry(status: ModelDeploymentStatus, revision: str) -> tuple[ModelDeploymentStatus, str]:
-    if not is_rolled_back(status, revision):
-        return status, "refused: it was not rolled back"
-    rest = tuple(entry for entry in status.rolled_back if entry.revision != revision)
-    return replace(status, rolled_back=rest), "done"
-
-
-def _end_pause(view: View, revision: str) -> tuple[ModelDeploymentStatus, str]:
-    status, candidate = view.status, view.status.candidate
-    if candidate is None or candidate.revision != revision:
-        return status, "refused: it is not the candidate"
-    if not _paused(view.spec, candidate):
-        return status, "refused: it is not paused"
-    return replace(status, candidate=replace(candidate, pause_released=True)), "done"
-
-
-def _paused(spec: ModelDeploymentSpec, candidate: CandidateStatus) -> bool:
-    steps = spec.rollout.steps
-    return PREFLIGHT < candidate.step < len(steps) and steps[candidate.step].pause is not None
 
 
 # --------------------------------------------------------------------------------- first create
@@ -261,6 +209,7 @@ def _progress(view: View) -> Change | None:
         return _advance(view, candidate)
     if candidate.step >= len(view.spec.rollout.steps):  # steps were removed under it
         candidate = replace(candidate, step=len(view.spec.rollout.steps) - 1)
+    candidate = _evidence_clock(view, candidate)
     return (
         _unconfirmed(view, candidate)
         or _held(view, candidate)
@@ -283,18 +232,27 @@ def _unconfirmed(view: View, candidate: CandidateStatus) -> Change | None:
     return view.with_candidate(waiting, view.state("Progressing", "RouteNotConfirmed", message))
 
 
+def _evidence_clock(view: View, candidate: CandidateStatus) -> CandidateStatus:
+    """The candidate with the time since when evidence is missing; a source's failure resets it."""
+    verdict = view.verdict
+    if verdict is None:
+        return candidate
+    missing = verdict.outcome is Outcome.INSUFFICIENT and not verdict.collecting
+    since = (candidate.insufficient_since_time or view.time) if missing else None
+    return replace(candidate, insufficient_since_time=since)
+
+
 def _held(view: View, candidate: CandidateStatus) -> Change | None:
     verdict = view.verdict
-    waits_for_a_person = _paused(view.spec, candidate) and not candidate.pause_released
+    waits_for_a_person = is_paused(view.spec, candidate) and not candidate.pause_released
     if verdict is None or candidate.percent == 0 or waits_for_a_person:
         return None
-    missing = verdict.outcome is Outcome.INSUFFICIENT and verdict.reason != COLLECTING
+    since = candidate.insufficient_since_time
+    patience_s = HOLD_AFTER_LOOKS * view.spec.rollout.analysis.interval.seconds
+    missing = since is not None and view.now - parse_time(since) >= patience_s
     if verdict.outcome is not Outcome.ERROR and not missing:
         return None
-    since = (candidate.insufficient_since_time or view.time) if missing else None
-    held = replace(
-        stop_clock(candidate, view.now), insufficient_since_time=since, waiting_since_time=None
-    )
+    held = replace(stop_clock(candidate, view.now), waiting_since_time=None)
     rollout = view.state("Held", verdict.reason, verdict.message)
     before = view.status.rollout
     if (before.state, before.reason) == ("Held", verdict.reason):
@@ -318,13 +276,11 @@ def _running(view: View, candidate: CandidateStatus) -> Change | None:
         return Change(view.status)  # after a restart nothing is known for a moment: the hold stays
     resumed = view.status.rollout.state == "Held"
     transitions = (HoldEnded(candidate.revision),) if resumed else ()
-    candidate = replace(
-        run_clock(candidate, view.now), insufficient_since_time=None, waiting_since_time=None
-    )
+    candidate = replace(run_clock(candidate, view.now), waiting_since_time=None)
     if candidate.step_start_time is None:
         candidate = replace(candidate, step_start_time=view.time)
     if over:
-        reason = verdict.reason if verdict is not None else COLLECTING
+        reason = verdict.reason if verdict is not None else "Analysing"
         message = verdict.message if verdict is not None else "waiting for the first verdict"
         return view.with_candidate(
             candidate, view.state("Progressing", reason, message), *transitions
@@ -357,6 +313,7 @@ def _advance(view: View, candidate: CandidateStatus) -> Change:
         return _promote(view, candidate)
     entered = replace(
         candidate,
+        insufficient_since_time=None,
         step=index,
         percent=max(percent, candidate.percent),
         step_start_time=None,

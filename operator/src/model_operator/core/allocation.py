@@ -1,0 +1,93 @@
+"""From a status to the objects: replicas and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+from model_operator.api.types import ModelDeploymentSpec, ModelDeploymentStatus
+from model_operator.core.decision import Plan
+from model_operator.core.observed import Observed
+from model_operator.core.steps import capacity
+from model_operator.core.view import floor, next_percent
+
+
+def make_plan(
+    spec: ModelDeploymentSpec,
+    status: ModelDeploymentStatus,
+    observed: Observed,
+    *,
+    mark: str | None = None,
+) -> Plan:
+    """The objects that a status asks for.
+
+    Args:
+        spec: What the user asks for.
+        status: The status after the decision.
+        observed: The world: what is still on the route or still answers is not taken down.
+        mark: Start time of a rollout that is taken off the route now; the route's own mark
+            stays otherwise.
+    """
+    kept = observed.route.rolled_back if observed.route else None
+    return Plan(
+        replicas=_replicas(spec, status, observed),
+        weights=_weights(status),
+        tester=status.candidate.revision if status.candidate and status.stable else None,
+        rolled_back=mark if mark is not None else kept,
+    )
+
+
+def foreign_weight(observed: Observed, allowed: AbstractSet[str]) -> bool:
+    """Whether the live route gives weight to a revision that is not allowed any."""
+    live = observed.route.weights if observed.route else {}
+    return any(weight > 0 and revision not in allowed for revision, weight in live.items())
+
+
+def _weights(status: ModelDeploymentStatus) -> dict[str, int]:
+    if status.stable is None:
+        return {}
+    candidate = status.candidate
+    if candidate is None or candidate.percent == 0:
+        return {status.stable.revision: 100}
+    weights = {
+        status.stable.revision: 100 - candidate.percent,
+        candidate.revision: candidate.percent,
+    }
+    return {revision: weight for revision, weight in weights.items() if weight > 0}
+
+
+def _replicas(
+    spec: ModelDeploymentSpec, status: ModelDeploymentStatus, observed: Observed
+) -> dict[str, int]:
+    least = floor(spec, status)
+    wanted: dict[str, int] = {}
+    if status.former is not None:
+        bake = spec.rollout.bake.replicas
+        wanted[status.former.revision] = least if bake is None else min(bake, least)
+    if status.candidate is not None:
+        wanted[status.candidate.revision] = _candidate_replicas(spec, status, least)
+    if status.stable is not None:
+        wanted[status.stable.revision] = least
+    return wanted | _leaving(wanted, observed)
+
+
+def _candidate_replicas(
+    spec: ModelDeploymentSpec, status: ModelDeploymentStatus, least: int
+) -> int:
+    """One weight ahead, so that no step waits for pods when its time is over."""
+    candidate = status.candidate
+    if candidate is None or status.stable is None:
+        return max(1, least)
+    return capacity(least, max(candidate.percent, next_percent(spec, candidate.step)))
+
+
+def _leaving(wanted: dict[str, int], observed: Observed) -> dict[str, int]:
+    """Revisions that are in no role any more keep their pods until nothing reaches them."""
+    route = observed.route
+    if route is None:
+        return {}
+    return {
+        revision: workload.replicas
+        for revision, workload in observed.workloads.items()
+        if revision not in wanted
+        and (route.weights.get(revision, 0) > 0 or revision not in route.drained)
+    }
