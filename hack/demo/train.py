@@ -6,11 +6,10 @@ gateway. The results are cached by what they are made from.
 """
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -74,13 +73,13 @@ class ModelVersion:
     Attributes:
         version: Number of the version.
         title: What it is, in a few words.
-        export: Trains it and writes the ONNX file.
+        export: Trains it, writes the ONNX file and returns its digest.
         flaw: The mistake in it; empty for a sound one.
     """
 
     version: int
     title: str
-    export: Callable[[Digits, Path], None]
+    export: Callable[[Digits, Path], str]
     flaw: str = ""
 
 
@@ -113,27 +112,27 @@ def load_data() -> Digits:
     return Digits(train_pixels, train_labels, test_pixels, test_labels)
 
 
-def export_softmax(data: Digits, path: Path) -> None:
+def export_softmax(data: Digits, path: Path) -> str:
     """Version 1: softmax regression."""
     from hack.demo import networks  # noqa: PLC0415 - torch takes seconds to import
 
     network = networks.fit(
         networks.Softmax, data.train_pixels, data.train_labels, epochs=12, seed=SEED
     )
-    networks.export(network, data.train_pixels[:8], path, INPUT_NAME, OUTPUT_NAME)
+    return networks.export(network, data.train_pixels[:8], path, INPUT_NAME, OUTPUT_NAME)
 
 
-def export_convolutional(data: Digits, path: Path) -> None:
+def export_convolutional(data: Digits, path: Path) -> str:
     """Version 2: a small convolutional network."""
     from hack.demo import networks  # noqa: PLC0415
 
     network = networks.fit(
         networks.Convolutional, data.train_pixels, data.train_labels, epochs=12, seed=SEED
     )
-    networks.export(network, data.train_pixels[:8], path, INPUT_NAME, OUTPUT_NAME)
+    return networks.export(network, data.train_pixels[:8], path, INPUT_NAME, OUTPUT_NAME)
 
 
-def export_trimmed(data: Digits, path: Path) -> None:
+def export_trimmed(data: Digits, path: Path) -> str:
     """Version 3: sound in training, but its export trims a table to the average images."""
     from hack.demo import networks  # noqa: PLC0415
 
@@ -144,7 +143,7 @@ def export_trimmed(data: Digits, path: Path) -> None:
         [data.train_pixels[data.train_labels == digit].mean(axis=0) for digit in range(10)]
     )
     trimmed = networks.trim_ink_table(network, averages)
-    networks.export(trimmed, averages, path, INPUT_NAME, OUTPUT_NAME)
+    return networks.export(trimmed, averages, path, INPUT_NAME, OUTPUT_NAME)
 
 
 MODELS: tuple[ModelVersion, ...] = (
@@ -166,12 +165,7 @@ def trained_models(table: tuple[ModelVersion, ...] = MODELS) -> Models:
     """The models of `table`, trained if the cache has none that were made from the same things."""
     home = cache_dir() / "demo-models" / _cache_key(table)
     if not (home / "models.json").exists():
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
-            _train_all(table, Path(scratch))
-            shutil.rmtree(home, ignore_errors=True)
-            Path(scratch).rename(home)
-            Path(scratch).mkdir()  # what the context manager removes
+        _train_all(table, home)
     entries = json.loads((home / "models.json").read_text())
     versions = tuple(TrainedModel(**{**entry, "path": home / entry["path"]}) for entry in entries)
     return Models(versions=versions, requests=home / "requests.json")
@@ -201,20 +195,19 @@ def measure(path: Path, pixels: Pixels, labels: Labels) -> tuple[float, float]:
 
 
 def _train_all(table: tuple[ModelVersion, ...], home: Path) -> None:
-    from model_server.digest import digest_of  # noqa: PLC0415
-
+    home.mkdir(parents=True, exist_ok=True)
     data = load_data()
     entries = []
     for model in table:
         path = home / f"digits-{model.version}.onnx"
-        model.export(data, path)
+        digest = model.export(data, path)
         accuracy, failing_share = measure(path, data.test_pixels, data.test_labels)
         trained = TrainedModel(
             version=model.version,
             title=model.title,
             flaw=model.flaw,
             path=path,
-            digest=digest_of(path),
+            digest=digest,
             accuracy=accuracy,
             failing_share=failing_share,
         )
@@ -226,11 +219,17 @@ def _train_all(table: tuple[ModelVersion, ...], home: Path) -> None:
         "labels": data.test_labels.tolist(),
     }
     (home / "requests.json").write_text(json.dumps(requests, separators=(",", ":")))
-    (home / "models.json").write_text(json.dumps(entries, indent=2))
+    # NB: written last and at once; its presence says that the rest is complete.
+    partial = home / "models.json.partial"
+    partial.write_text(json.dumps(entries, indent=2))
+    partial.replace(home / "models.json")
 
 
 def _cache_key(table: tuple[ModelVersion, ...]) -> str:
+    exporter = find_spec("model_server.export")
     sources = [Path(__file__), Path(__file__).with_name("networks.py")]
+    if exporter is not None and exporter.origin is not None:
+        sources.append(Path(exporter.origin))
     made_from = [source.read_bytes() for source in sources]
     made_from += [
         f"{package}=={version(package)}".encode()
