@@ -1,0 +1,3 @@
+module tools/lite
+
+go 1.26.0

@@ -1,0 +1,196 @@
+"""The kind cluster itself: making it, looking at it, and loading images into its nodes."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from hack.cluster.addons import GATEWAY_NODE_PORT, PROMETHEUS_NODE_PORT
+from hack.cluster.archive import references
+from hack.cluster.process import ClusterError, Runner
+
+if TYPE_CHECKING:
+    from hack.cluster.engine import Engine, Ports
+    from hack.cluster.layout import Layout
+
+WORKERS = 2
+_CREATE_S = 300.0
+_DELETE_S = 120.0
+_LOAD_S = 300.0
+_RESTART_S = 120
+
+
+def kind_config(name: str, image: str, ports: Ports) -> str:
+    """Return kind's configuration of a cluster with one control plane and two workers."""
+    published = [
+        {"containerPort": node_port, "hostPort": port, "listenAddress": "127.0.0.1"}
+        for node_port, port in (
+            (GATEWAY_NODE_PORT, ports.gateway),
+            (PROMETHEUS_NODE_PORT, ports.prometheus),
+        )
+    ]
+    kubelet = {
+        "kind": "KubeletConfiguration",
+        # Machines with control groups of version 1 are still about; newer kubelets refuse them.
+        "failCgroupV1": False,
+    }
+    return yaml.safe_dump(
+        {
+            "kind": "Cluster",
+            "apiVersion": "kind.x-k8s.io/v1alpha4",
+            "name": name,
+            "networking": {"apiServerAddress": "127.0.0.1", "apiServerPort": ports.api},
+            "kubeadmConfigPatches": [yaml.safe_dump(kubelet)],
+            "nodes": [
+                {"role": "control-plane", "image": image, "extraPortMappings": published},
+                *[{"role": "worker", "image": image}] * WORKERS,
+            ],
+        },
+        sort_keys=False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node's container."""
+
+    name: str
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One cluster in one engine.
+
+    Attributes:
+        programs: folder with ``kind`` and ``kubectl``.
+    """
+
+    layout: Layout
+    engine: Engine
+    programs: Path
+    log: Path
+
+    @property
+    def run(self) -> Runner:
+        """Runs programs that find the engine and the cluster."""
+        return Runner(self.log, {**self.engine.env, "KUBECONFIG": str(self.layout.kubeconfig)})
+
+    @property
+    def kubectl(self) -> Path:
+        """The matching kubectl."""
+        return self.programs / "kubectl"
+
+    def nodes(self) -> tuple[Node, ...]:
+        """Return the cluster's containers, the control plane first."""
+        listed = self.run.output(
+            *("docker", "ps", "--all", "--format", "{{.Names}} {{.State}}"),
+            *("--filter", f"label=io.x-k8s.kind.cluster={self.layout.cluster}"),
+        )
+        return parse_nodes(listed)
+
+    def is_up(self) -> bool:
+        """Tell whether the cluster is whole: all nodes run and the API answers."""
+        nodes = self.nodes()
+        return (
+            len(nodes) == 1 + WORKERS
+            and all(node.running for node in nodes)
+            and self.run.succeeds(self.kubectl, "get", "--raw=/readyz", timeout_s=10)
+        )
+
+    def create(self, ports: Ports) -> None:
+        """Make the cluster. What is left of an earlier one must be gone."""
+        config = self.layout.state / "kind.yaml"
+        config.write_text(kind_config(self.layout.cluster, self.engine.image, ports))
+        self.run.run(
+            *(self.programs / "kind", "create", "cluster", "--config", config),
+            *("--kubeconfig", self.layout.kubeconfig),
+            timeout_s=_CREATE_S,
+        )
+
+    def delete(self) -> None:
+        """Remove the cluster, half-made ones too; none is fine."""
+        self.run.run(
+            *(self.programs / "kind", "delete", "cluster", "--name", self.layout.cluster),
+            *("--kubeconfig", self.layout.kubeconfig),
+            timeout_s=_DELETE_S,
+        )
+
+    def load(self, archive: Path) -> tuple[str, ...]:
+        """Load an image archive on every running node; return the nodes.
+
+        Raises:
+            ValueError: the file is no image archive.
+        """
+        references(archive)
+        nodes = [node.name for node in self.nodes() if node.running]
+        with ThreadPoolExecutor(len(nodes)) as pool:
+            list(pool.map(lambda node: self._import(node, archive), nodes))
+        return tuple(nodes)
+
+    def _import(self, node: str, archive: Path) -> None:
+        ctr = "ctr --namespace=k8s.io images import --all-platforms --snapshotter=overlayfs -"
+        self.run.run(
+            *("sh", "-c", f'exec docker exec -i "$1" {ctr} < "$2"', "sh", node, archive),
+            timeout_s=_LOAD_S,
+        )
+
+    def stop_node(self, node: str) -> None:
+        """Stop a node as a machine that loses its power stops."""
+        self.run.run("docker", "kill", node)
+
+    def start_node(self, node: str) -> None:
+        """Start a stopped node and wait until it is ready."""
+        self.run.run("docker", "start", node)
+        self.run.run(
+            *(self.kubectl, "wait", f"node/{node}", "--for=condition=Ready"),
+            f"--timeout={_RESTART_S}s",
+        )
+
+    def worker(self, number: int) -> str:
+        """Return the name of worker 1, 2, ....
+
+        Raises:
+            ClusterError: there is no such worker.
+        """
+        name = f"{self.layout.cluster}-worker{'' if number == 1 else number}"
+        if name not in {node.name for node in self.nodes()}:
+            raise ClusterError(f"there is no worker {number}: the cluster has 1 to {WORKERS}")
+        return name
+
+    def export_logs(self, folder: Path) -> None:
+        """Write the logs of nodes, kubelets, containerd and pods into a folder."""
+        self.run.run(
+            *(self.programs / "kind", "export", "logs", folder),
+            *("--name", self.layout.cluster),
+            timeout_s=_LOAD_S,
+        )
+        for what in ("nodes", "pods", "events"):
+            listed = self.run.output(self.kubectl, "get", what, "--all-namespaces", "-o", "wide")
+            (folder / f"{what}.txt").write_text(listed)
+
+
+def parse_nodes(listed: str) -> tuple[Node, ...]:
+    """Parse lines of ``NAME STATE`` as Docker prints them; the control plane comes first."""
+    nodes = [
+        Node(name, state == "running")
+        for name, state in (line.split(maxsplit=1) for line in listed.splitlines() if line)
+    ]
+    return tuple(sorted(nodes, key=lambda node: ("control-plane" not in node.name, node.name)))
+
+
+def describe_pods(raw: str) -> tuple[int, int]:
+    """Return how many pods of a ``kubectl get pods -o json`` are ready, and how many there are."""
+    items = json.loads(raw)["items"]
+    ready = [
+        pod
+        for pod in items
+        for condition in pod.get("status", {}).get("conditions", [])
+        if condition["type"] == "Ready" and condition["status"] == "True"
+    ]
+    return len(ready), len(items)

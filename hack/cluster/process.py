@@ -1,0 +1,125 @@
+"""Running other programs: output to a log, errors that say which."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_TAIL_LINES = 12
+
+
+class ClusterError(Exception):
+    """Something the user has to know about: its text is the whole message."""
+
+
+def tail(log: Path, lines: int = _TAIL_LINES) -> str:
+    """Return the last lines of a log, or nothing where there is none."""
+    if not log.is_file():
+        return ""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Runs programs whose output goes to one log.
+
+    Attributes:
+        log: the file to append to.
+        env: variables beside the inherited ones.
+    """
+
+    log: Path
+    env: Mapping[str, str] | None = None
+
+    def run(
+        self,
+        *argv: str | Path,
+        cwd: Path | None = None,
+        stdin: bytes | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        """Run a program to its end.
+
+        Raises:
+            ClusterError: it failed or took too long; the message has the end of its output.
+        """
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            log.write(f"$ {_shown(argv)}\n".encode())
+            log.flush()
+            try:
+                done = subprocess.run(
+                    argv,
+                    cwd=cwd,
+                    env=self._environ(),
+                    input=stdin,
+                    stdin=subprocess.DEVNULL if stdin is None else None,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    timeout=timeout_s,
+                    check=False,
+                )
+            except FileNotFoundError:
+                raise ClusterError(f"{argv[0]} is not installed") from None
+            except subprocess.TimeoutExpired:
+                raise ClusterError(
+                    f"{argv[0]} took more than {timeout_s:.0f} s; see {self.log}"
+                ) from None
+        if done.returncode:
+            raise ClusterError(
+                f"{_shown(argv[:3])} ... failed ({done.returncode}); see {self.log}\n{tail(self.log)}"
+            )
+
+    def output(
+        self, *argv: str | Path, cwd: Path | None = None, timeout_s: float | None = None
+    ) -> str:
+        """Run a program and return what it printed; its errors go to the log.
+
+        Raises:
+            ClusterError: it failed or took too long.
+        """
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            try:
+                done = subprocess.run(
+                    argv,
+                    cwd=cwd,
+                    env=self._environ(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    timeout=timeout_s,
+                    check=False,
+                )
+            except FileNotFoundError:
+                raise ClusterError(f"{argv[0]} is not installed") from None
+            except subprocess.TimeoutExpired:
+                raise ClusterError(
+                    f"{argv[0]} took more than {timeout_s:.0f} s; see {self.log}"
+                ) from None
+        if done.returncode:
+            raise ClusterError(
+                f"{_shown(argv[:3])} ... failed ({done.returncode}); see {self.log}\n{tail(self.log)}"
+            )
+        return done.stdout.decode()
+
+    def succeeds(self, *argv: str | Path, timeout_s: float = 30.0) -> bool:
+        """Tell whether a program succeeds."""
+        try:
+            self.run(*argv, timeout_s=timeout_s)
+        except ClusterError:
+            return False
+        return True
+
+    def _environ(self) -> dict[str, str]:
+        return {**os.environ, **(self.env or {})}
+
+
+def _shown(argv: Sequence[str | Path]) -> str:
+    return " ".join(str(word) for word in argv)
