@@ -127,19 +127,37 @@ class ControlPlane:
             raise KubectlError(done.stderr.strip())
         return done.stdout
 
-    def get(self, path: str, accept: str = "application/json") -> Any:
-        """GET a path of the API and parse the JSON answer.
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+    ) -> Any:
+        """Send one request as the administrator and return the JSON answer.
 
         Raises:
-            urllib.error.HTTPError: It was refused.
+            ApiError: It was refused.
         """
         request = urllib.request.Request(  # noqa: S310 -- our own server
             f"{self._server}{path}",
-            headers={"Accept": accept, "Authorization": f"Bearer {_ADMIN_TOKEN}"},
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={
+                "Accept": accept,
+                "Authorization": f"Bearer {_ADMIN_TOKEN}",
+                "Content-Type": content_type,
+            },
         )
         trusted = ssl.create_default_context(cafile=str(self._certificate))
-        with urllib.request.urlopen(request, context=trusted, timeout=10) as answer:  # noqa: S310
-            return json.loads(answer.read() or b"null")
+        try:
+            with urllib.request.urlopen(request, context=trusted, timeout=10) as answer:  # noqa: S310
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise ApiError(error.code, json.load(error)["message"]) from None
 
     def _start_api(self) -> None:
         client_port, peer_port, self._port = _free_ports(3)
@@ -216,7 +234,9 @@ class ControlPlane:
             REPOSITORY / "crds",
             *(standard / f"gateway.networking.k8s.io_{k}.yaml" for k in kinds),
         ]
-        sources = [argument for file in files for argument in ("-f", str(file))]
+        sources = [
+            argument for file in (REPOSITORY / "crds", *files) for argument in ("-f", str(file))
+        ]
         self.kubectl("apply", "--server-side", *sources)
         self.kubectl("wait", "crd", "--all", "--for=condition=Established", "--timeout=30s")
 
@@ -241,8 +261,8 @@ class ControlPlane:
                 if process.poll() is not None:
                     raise RuntimeError(f"{name} ended: {_tail(self._log(name))}")
             try:
-                self.get("/api/v1/namespaces/default")
-            except (OSError, ssl.SSLError):
+                self.request("GET", "/api/v1/namespaces/default")
+            except (OSError, ValueError, ApiError):  # not listening, no JSON yet, no namespace yet
                 time.sleep(_POLL_S)
             else:
                 return
@@ -250,6 +270,20 @@ class ControlPlane:
 
     def _log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
+
+
+class ApiError(Exception):
+    """A refused request.
+
+    Attributes:
+        code: HTTP status code.
+        message: What the API server said.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
 
 
 class KubectlError(Exception):

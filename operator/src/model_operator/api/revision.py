@@ -17,7 +17,10 @@ class ModelRevisionSpec(Api, frozen=True, kw_only=True):
 
     model: Annotated[Model, Meta(description="The model.")]
     owner: Annotated[
-        Owner | None, Meta(description="Who answered for it when the revision was made.")
+        Owner | None,
+        Meta(
+            description="Who answered for it when the revision was made. Default: nobody is named."
+        ),
     ] = None
     hash: Annotated[
         str,
