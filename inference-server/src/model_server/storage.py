@@ -16,7 +16,6 @@ from model_server.failures import Reason, StartupError
 
 _log = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 1 << 20
 _PROGRESS_INTERVAL_S = 5.0
 _FIRST_BACKOFF_S = 0.5
 _MAX_BACKOFF_S = 15.0
@@ -157,7 +156,8 @@ class Fetcher:
         report_at = time.monotonic() + _PROGRESS_INTERVAL_S
         partial.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("ab" if offset else "wb") as file:
-            for chunk in response.iter_raw(_CHUNK_BYTES):
+            # NB: no chunk size: httpx would drop what it has of a chunk when the connection breaks
+            for chunk in response.iter_raw():
                 received += len(chunk)
                 self._check_size(uri, received)
                 file.write(chunk)

@@ -1,0 +1,70 @@
+import pytest
+
+from model_server.config import parse_duration_s, parse_serve, parse_size
+from model_server.failures import Reason, StartupError
+
+DIGEST = "sha256:" + "0" * 64
+NEEDED = ["--model=file:///m", f"--digest={DIGEST}", "--name=m", "--revision=m-1"]
+
+
+def test_four_flags_are_enough() -> None:
+    config = parse_serve(NEEDED, {})
+
+    assert (config.name, config.revision) == ("m", "m-1")
+    assert (config.http_port, config.metrics_port) == (8080, 9090)
+    assert config.concurrency == config.session.threads >= 1
+
+
+def test_the_environment_stands_in_for_flags_and_flags_win() -> None:
+    env = {
+        "MODEL_SERVER_MODEL": "file:///m",
+        "MODEL_SERVER_DIGEST": DIGEST,
+        "MODEL_SERVER_NAME": "from-env",
+        "MODEL_SERVER_REVISION": "m-1",
+        "MODEL_SERVER_DRAIN_DELAY": "1500ms",
+    }
+
+    config = parse_serve(["--name", "from-flag"], env)
+
+    assert config.name == "from-flag"
+    assert config.drain.delay_s == 1.5
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (NEEDED[1:], "--model or MODEL_SERVER_MODEL is needed"),
+        ([*NEEDED, "--digest=sha256:abc"], "64 hex digits"),
+        ([*NEEDED, "--http-port=99999"], "not a port"),
+        ([*NEEDED, "--threads=0"], "1 or more"),
+        ([*NEEDED, "--max-queue=-1"], "0 or more"),
+        ([*NEEDED, "--drain-delay=soon"], "not a duration"),
+        ([*NEEDED, "--max-model-bytes=big"], "not a size"),
+        ([*NEEDED, "--log-level=loud"], "log level"),
+        ([*NEEDED, "--nonsense"], "nonsense"),
+        ([*NEEDED, "--mod=x"], "--mod"),
+    ],
+)
+def test_what_is_wrong_is_named(args: list[str], message: str) -> None:
+    with pytest.raises(StartupError, match=message) as failure:
+        parse_serve(args, {})
+
+    assert failure.value.reason is Reason.INVALID_CONFIG
+    assert failure.value.exit_code == 2
+
+
+def test_a_malformed_variable_is_refused_like_a_flag() -> None:
+    with pytest.raises(StartupError, match="not a duration"):
+        parse_serve(NEEDED, {"MODEL_SERVER_REQUEST_TIMEOUT": "x"})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("5", 5.0), ("500ms", 0.5), ("1.5s", 1.5), ("2m", 120.0), ("1h", 3600.0)]
+)
+def test_durations_have_units(text: str, seconds: float) -> None:
+    assert parse_duration_s(text) == seconds
+
+
+@pytest.mark.parametrize(("text", "size"), [("7", 7), ("2Ki", 2048), ("64Mi", 64 << 20)])
+def test_sizes_have_units(text: str, size: int) -> None:
+    assert parse_size(text) == size
