@@ -50,7 +50,7 @@ def world(*metrics: Metric, candidate: Model | None = None, then: Any = "Rollbac
 @pytest.mark.parametrize("metric", [LATENCY, AGAINST_STABLE], ids=lambda m: m.type)
 def test_s05_a_candidate_three_times_slower_is_rolled_back(metric: Metric) -> None:
     w = world(metric, candidate=Model(latency_s=0.16)).release("two")
-    w.run_until(lambda w: w.status.rollout.state == "RolledBack", within_s=60)
+    w.run_until(lambda w: w.state() == "RolledBack", within_s=60)
     assert w.weights_seen("two") == [0, 25, 0]
     assert "0.16" in w.status.rollout.message
 
@@ -61,12 +61,12 @@ def test_s14_without_traffic_the_rollout_is_held_and_goes_on_by_itself() -> None
     w.run(10)
     w.rate = 0.0
     w.run(60)
-    assert (w.status.rollout.state, w.status.rollout.reason) == ("Held", "InsufficientData")
+    assert (w.state(), w.status.rollout.reason) == ("Held", "InsufficientData")
     assert w.weight("two") == 25
     assert w.status.rollout.since_time is not None
     w.rate = 100.0
     w.run(2)
-    assert w.status.rollout.state == "Progressing"
+    assert w.state() == "Progressing"
     w.run_until(lambda w: w.weight("two") == 100)
     held = w.entered("two", 50) - w.entered("two", 25)
     assert held >= 30 + 50, "the step's clock stood still"
@@ -90,7 +90,7 @@ def test_s14_nan_and_empty_answers_hold(answer: Answer) -> None:
     w.run_until(lambda w: w.weight("two") == 25)
     w.metrics = lambda _: answer
     w.run(120)
-    assert (w.status.rollout.state, w.status.rollout.reason) == ("Held", "InsufficientData")
+    assert (w.state(), w.status.rollout.reason) == ("Held", "InsufficientData")
 
 
 def test_s15_two_series_are_a_configuration_error_at_once() -> None:
@@ -98,7 +98,7 @@ def test_s15_two_series_are_a_configuration_error_at_once() -> None:
     w.metrics = lambda _: Samples((Series((("a", "1"),), 0.01), Series((("a", "2"),), 9.0)))
     w.run_until(lambda w: w.weight("two") == 25)
     w.run(3)
-    assert (w.status.rollout.state, w.status.rollout.reason) == ("Held", "ConfigurationError")
+    assert (w.state(), w.status.rollout.reason) == ("Held", "ConfigurationError")
     w.run(1200)
     assert w.weight("two") == 25, "neither series was chosen"
 
@@ -110,7 +110,7 @@ def test_s17_an_outage_of_prometheus_is_neither_a_failure_nor_a_pass(outage_s: i
     w.run(10)
     w.metrics = lambda _: unavailable()
     w.run(outage_s)
-    assert (w.status.rollout.state, w.status.rollout.reason) == ("Held", "MetricsUnavailable")
+    assert (w.state(), w.status.rollout.reason) == ("Held", "MetricsUnavailable")
     assert w.weights_seen("two") == [0, 25]
     w.metrics = None
     w.run_until(lambda w: w.weight("two") == 50, within_s=25)
@@ -136,7 +136,7 @@ def test_s16_no_events_arrive_when_the_source_has_only_old_samples() -> None:
     w.run(10)
     w.metrics = lambda _: Samples()
     w.run(30)
-    assert (w.status.rollout.state, w.status.rollout.reason) == ("Held", "InsufficientData")
+    assert (w.state(), w.status.rollout.reason) == ("Held", "InsufficientData")
 
 
 def test_s57_a_regression_after_a_long_healthy_time_is_found_as_fast_as_at_the_start() -> None:
@@ -148,6 +148,6 @@ def test_s57_a_regression_after_a_long_healthy_time_is_found_as_fast_as_at_the_s
         w.run_until(lambda w: w.weight("two") == 50)
         w.run(healthy_s)
         w.models["two"].error_rate = 0.5
-        return w.run_until(lambda w: w.status.rollout.state == "RolledBack", within_s=120)
+        return w.run_until(lambda w: w.state() == "RolledBack", within_s=120)
 
     assert delay(1800) <= delay(10) + 3

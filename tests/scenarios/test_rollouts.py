@@ -30,9 +30,9 @@ def world(*steps: Any, candidate: Model | None = None, **fields: Any) -> World:
 def test_s01_the_first_revision_serves_without_a_canary() -> None:
     w = World(spec(analysis=ANALYSIS), {"one": Model()})
     w.run(0.5)
-    assert w.weights is None, "nothing is routed before a pod is ready"
+    assert w.route() is None, "nothing is routed before a pod is ready"
     w.serving()
-    assert w.weights == {"one": 100}
+    assert w.route() == {"one": 100}
     assert w.condition("Ready") == ("True", "Serving")
     assert w.names() == ["Started", "Promoted"]
 
@@ -42,10 +42,10 @@ def test_s02_a_good_model_gets_every_weight_in_order_and_the_old_one_stays_for_t
     w.run_until(lambda w: w.weight("two") == 100)
     w.run(5)
     assert w.weights_seen("two") == [0, 5, 25, 50, 100]
-    assert w.status.rollout.state == "Baking"
+    assert w.state() == "Baking"
     assert len(w.deployments["one"].asked) == 2, "the old one stays warm"
     w.run(40)
-    assert w.status.rollout.state == "Idle"
+    assert w.state() == "Idle"
     assert set(w.deployments) == {"two"}
 
 
@@ -57,8 +57,8 @@ def test_s03_exactly_the_configured_weights() -> None:
 
 def test_s04_errors_roll_back_and_the_reason_has_the_numbers() -> None:
     w = world(candidate=Model(error_rate=1.0)).release("two")
-    w.run_until(lambda w: w.status.rollout.state == "RolledBack")
-    assert w.weights == {"one": 100}
+    w.run_until(lambda w: w.state() == "RolledBack")
+    assert w.route() == {"one": 100}
     (entry,) = w.status.rolled_back
     for part in ("errors", "100 %", "limit 1 %", "events"):
         assert part in entry.message
@@ -84,7 +84,7 @@ def test_s07_a_pause_waits_for_its_promotion() -> None:
     w = world(weight(25), pause(), weight(50)).release("two")
     w.run(300)
     assert w.weights_seen("two") == [0, 25]
-    assert w.status.rollout.state == "Paused"
+    assert w.state() == "Paused"
     w.ask("promote", "three")
     w.run(5)
     assert w.status.last_request is not None
@@ -99,7 +99,7 @@ def test_s09_an_aborted_rollout_can_be_tried_again_from_its_first_step() -> None
     w.run_until(lambda w: w.weight("two") == 25)
     w.ask("abort", "two")
     w.run(3)
-    assert w.weights == {"one": 100}
+    assert w.route() == {"one": 100}
     assert w.status.rolled_back[-1].reason == "Aborted"
     w.run(60)
     assert w.weight("two") == 0, "not tried again by itself"
@@ -114,8 +114,8 @@ def test_s12_a_failure_rolls_back_from_any_step(percent: int) -> None:
     w.run_until(lambda w: w.weight("two") == percent)
     w.run(2)
     w.models["two"].error_rate = 0.5
-    w.run_until(lambda w: w.status.rollout.state == "RolledBack", within_s=20)
-    assert w.weights == {"one": 100}
+    w.run_until(lambda w: w.state() == "RolledBack", within_s=20)
+    assert w.route() == {"one": 100}
 
 
 def test_s18_a_crash_loop_needs_no_metrics() -> None:
@@ -125,7 +125,7 @@ def test_s18_a_crash_loop_needs_no_metrics() -> None:
     w.run(10)
     w.deployments["two"].crash_looping = True
     w.run(0.5)
-    assert w.weights == {"one": 100}
+    assert w.route() == {"one": 100}
     assert w.status.rolled_back[-1].reason == "CrashLooping"
 
 
@@ -136,8 +136,8 @@ def test_s22_back_to_stable_is_immediate(later: float) -> None:
     w.run(later)
     pods = list(w.deployments["one"].asked)
     w.release("one").run(0.5)
-    assert w.weights == {"one": 100}
-    assert w.status.rollout.state == "Idle"
+    assert w.route() == {"one": 100}
+    assert w.state() == "Idle"
     assert w.condition("Ready") == ("True", "Serving")
     assert w.condition("Stalled")[0] == "False"
     assert w.deployments["one"].asked == pods, "no pod was restarted"
@@ -152,7 +152,7 @@ def test_s25_drift_of_the_weights_is_undone_without_a_new_analysis() -> None:
     events = w.tests.tests["errors"].finding.samples
     w.weights = {"one": 0, "two": 100}
     w.run(1)
-    assert w.weights == {"one": 75, "two": 25}
+    assert w.route() == {"one": 75, "two": 25}
     w.run(1)
     assert w.tests.tests["errors"].finding.samples >= events
     w.run_until(lambda w: w.weight("two") == 50)
@@ -163,7 +163,7 @@ def test_s26_a_deleted_route_comes_back_with_the_present_weight() -> None:
     w.run_until(lambda w: w.weight("two") == 25)
     w.weights = None
     w.run(0.5)
-    assert w.weights == {"one": 75, "two": 25}
+    assert w.route() == {"one": 75, "two": 25}
 
 
 def test_s29_a_model_that_cannot_be_loaded_never_gets_weight() -> None:
@@ -171,7 +171,7 @@ def test_s29_a_model_that_cannot_be_loaded_never_gets_weight() -> None:
         failure=Failure("DigestMismatch", "expected sha256:1, got sha256:2", definite=True)
     )
     w = world(candidate=broken).release("two")
-    took = w.run_until(lambda w: w.status.rollout.state == "RolledBack")
+    took = w.run_until(lambda w: w.state() == "RolledBack")
     assert took < 5
     assert w.weights_seen("two") == [0]
     assert "expected sha256:1, got sha256:2" in w.status.rollout.message
@@ -198,7 +198,7 @@ def test_s30_collapsed_readiness_takes_the_weight_at_once() -> None:
 
 def test_s33_what_lost_its_weight_keeps_its_pods_until_it_is_drained() -> None:
     w = world(candidate=Model(error_rate=0.5)).release("two")
-    w.run_until(lambda w: w.status.rollout.state == "RolledBack")
+    w.run_until(lambda w: w.state() == "RolledBack")
     assert "two" in w.deployments
     w.run(1)
     assert "two" in w.deployments, "requests may still be in flight"
@@ -210,7 +210,7 @@ def test_s53_a_bad_first_version_is_never_ready_and_its_mend_needs_no_canary() -
     broken = Model(failure=Failure("InvalidModel", "protobuf parsing failed", definite=True))
     w = World(spec(analysis=ANALYSIS), {"one": broken, "two": Model()})
     w.run(30)
-    assert w.weights is None
+    assert w.route() is None
     assert w.condition("Ready") == ("False", "InvalidModel")
     assert w.condition("Stalled") == ("True", "InvalidModel")
     assert "protobuf parsing failed" in w.status.rollout.message
@@ -229,7 +229,7 @@ def test_a_rollback_waits_while_no_stable_pod_could_take_the_traffic() -> None:
     assert w.condition("Stalled") == ("True", "NoHealthyTarget")
     w.deployments["one"].unready = False
     w.run(1)
-    assert w.weights == {"one": 100}
+    assert w.route() == {"one": 100}
 
 
 def test_a_late_regression_goes_back_to_the_warm_revision() -> None:
@@ -240,7 +240,7 @@ def test_a_late_regression_goes_back_to_the_warm_revision() -> None:
     w.run_until(lambda w: w.weight("one") == 100, within_s=20)
     assert w.status.rolled_back[-1].revision == "two"
     w.run(60)
-    assert w.weights == {"one": 100}
+    assert w.route() == {"one": 100}
 
 
 def test_at_rest_nothing_is_written() -> None:

@@ -143,6 +143,14 @@ class World:
         self.tests = state_from_json(json.loads(json.dumps(state_to_json(self.tests))))
         self.judged = None
 
+    def state(self) -> str:
+        """The rollout's state."""
+        return self.status.rollout.state
+
+    def route(self) -> dict[str, int] | None:
+        """The live weights; None without a route."""
+        return self.weights
+
     def weight(self, revision: str) -> int:
         """Live weight, percent."""
         return (self.weights or {}).get(revision, 0)
