@@ -219,7 +219,7 @@ def test_a_revision_keeps_its_record(control_plane: ControlPlane, namespace: str
     )
 
     stored = control_plane.request(
-        "PATCH", f"{path}/status", {"status": status}, content_type=_MERGE
+        "PATCH", f"{path}/status", {"status": record}, content_type=_MERGE
     )
 
     assert stored["status"] == record
