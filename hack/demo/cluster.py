@@ -6,12 +6,18 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kubernetes import client, config
 
+from hack.demo.cache import cache_dir
 from hack.demo.loadgen.answers import Window
 
+OPERATOR = "model-operator"
+"""Name of the operator's chart, its release, its namespace and its Deployment."""
+
+CHART = Path(__file__).parents[2] / "charts" / OPERATOR
 REQUEST_TIMEOUT_S = 10
 BAD_REQUEST = 400
 
@@ -42,20 +48,44 @@ def connect() -> client.ApiClient:
     return api
 
 
-def kubectl(*arguments: str, manifest: str | None = None) -> str:
-    """Runs kubectl with `arguments`, `manifest` on its standard input; its standard output.
+def kubectl(*arguments: str) -> str:
+    """Runs kubectl; its standard output.
 
     Raises:
         ClusterError: There is no kubectl, or it failed; with its words.
     """
-    program = shutil.which(os.environ.get("KUBECTL", "kubectl"))
+    return _run("kubectl", *arguments)
+
+
+def install_operator(*, disable_rollback: bool = False) -> None:
+    """Installs the operator's chart, or upgrades it, and waits until it runs.
+
+    Args:
+        disable_rollback: Sets the test switch that keeps the operator from rolling back.
+
+    Raises:
+        ClusterError: There is no helm, or the operator did not start.
+    """
+    _run(
+        "helm", "upgrade", "--install", OPERATOR, str(CHART),
+        "--namespace", OPERATOR, "--create-namespace",
+        "--set", f"testing.disableRollback={str(disable_rollback).lower()}",
+        "--wait", "--timeout", "120s",
+    )  # fmt: skip
+    # The image's tag stays the same when it is built anew, so helm sees nothing to change.
+    kubectl("-n", OPERATOR, "rollout", "restart", f"deployment/{OPERATOR}")
+    kubectl("-n", OPERATOR, "rollout", "status", f"deployment/{OPERATOR}", "--timeout=120s")
+
+
+def _run(name: str, *arguments: str) -> str:
+    tools = Path(os.environ.get("MODEL_OPERATOR_TOOLS") or cache_dir() / "bin")
+    # The project's own tools fit the cluster's version; those of the machine may be old.
+    program = shutil.which(name, path=tools) or shutil.which(name)
     if program is None:
-        raise ClusterError("kubectl is not on the PATH: install it, or set KUBECTL to its path")
-    done = subprocess.run(
-        [program, *arguments], input=manifest, capture_output=True, text=True, check=False
-    )
+        raise ClusterError(f"{name} is neither in {tools} nor on the PATH: run `make tools`")
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ClusterError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+        raise ClusterError(f"{name} {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
 
 

@@ -244,6 +244,12 @@ class Journal:
     path: Path | None = None
     records: list[Record] = field(default_factory=list)
 
+    def clear(self) -> None:
+        """Forgets everything, also what an earlier run left in the file."""
+        self.records.clear()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
     def model_deployment(self, at: float, manifest: Mapping[str, Any]) -> None:
         """A ModelDeployment as the API server has it."""
         generation = manifest["metadata"].get("generation", 0)

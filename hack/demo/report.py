@@ -1,0 +1,100 @@
+"""The report at the end: a table in the terminal, a picture, and one self-contained HTML page."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from hack.demo.history import History
+from hack.demo.judge import Judgement, Row
+from hack.demo.picture import draw
+
+COLUMNS = (
+    "version",
+    "seconds at each weight",
+    "requests",
+    "errors",
+    "accuracy",
+    "outcome",
+    "first bad answer to weight 0",
+    "reason",
+)
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem;
+       color: #222 }
+table { border-collapse: collapse; width: 100%; margin: 1rem 0 }
+th, td { border-bottom: 1px solid #ddd; padding: .4rem .7rem; text-align: left;
+         vertical-align: top }
+th { font-weight: 600; color: #555 }
+.ok { color: #2b7a2b } .bad { color: #b3261e } svg { width: 100%; height: auto }
+code { font-size: .9em }
+"""
+
+
+def write_report(history: History, judgement: Judgement, output: Path, console: Console) -> None:
+    """Prints the table, and writes `demo.png` and `demo.html` into `output`."""
+    picture, page = output / "demo.png", output / "demo.html"
+    picture.write_bytes(draw(history, "png"))
+    page.write_text(html_page(judgement, draw(history, "svg").decode()))
+    console.print(_table(judgement))
+    for failure in judgement.failures:
+        console.print(f"[bold red]not as expected:[/bold red] {failure}", highlight=False)
+    if judgement.ok:
+        console.print("[bold green]every outcome was the expected one[/bold green]")
+    console.print(f"picture {picture}, page {page}, history {output / 'history.jsonl'}")
+
+
+def html_page(judgement: Judgement, svg: str) -> str:
+    """The report as one HTML page that loads nothing."""
+    verdict = (
+        '<p class="ok">Every outcome was the expected one.</p>'
+        if judgement.ok
+        else "".join(
+            f'<p class="bad">Not as expected: {html.escape(failure)}</p>'
+            for failure in judgement.failures
+        )
+    )
+    head = "".join(f"<th>{column}</th>" for column in COLUMNS)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(row)) + "</tr>"
+        for row in judgement.rows
+    )
+    # NB: what comes before the svg element is an XML declaration, which HTML does not know.
+    drawing = svg[svg.index("<svg") :]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>Model rollouts by their health</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>Model rollouts by their health</h1>\n{verdict}\n"
+        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>\n</table>\n"
+        f"{drawing}\n</body>\n</html>\n"
+    )
+
+
+def cells(row: Row) -> Sequence[str]:
+    """A row of the table as text, in the order of `COLUMNS`."""
+    outcome = str(row.outcome)
+    if row.outcome is not row.expected:
+        outcome += f" (expected {row.expected})"
+    return (
+        f"{row.version}: {row.title}",
+        ", ".join(f"{percent} %: {seconds:.0f} s" for percent, seconds in row.weights) or "-",
+        f"{row.requests}",
+        f"{row.errors}",
+        "-" if row.accuracy is None else f"{row.accuracy:.1%}",
+        outcome,
+        "-" if row.first_bad_to_zero_s is None else f"{row.first_bad_to_zero_s:.1f} s",
+        row.reason or "-",
+    )
+
+
+def _table(judgement: Judgement) -> Table:
+    table = Table(title="What became of each version", title_justify="left", show_lines=True)
+    for column in COLUMNS:
+        table.add_column(column)
+    for row in judgement.rows:
+        good = row.outcome is row.expected
+        table.add_row(*cells(row), style=None if good else "bold red")
+    return table

@@ -1,0 +1,226 @@
+"""The demo itself: what is applied, in which order, and what is awaited in between."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from hack.demo import manifests
+from hack.demo.cluster import LoadGenerator, connect, install_operator, kubectl
+from hack.demo.history import Applied, History, Journal, Outcome, read_history
+from hack.demo.judge import judge, outcome
+from hack.demo.recorder import Recorder
+from hack.demo.report import write_report
+from hack.demo.screen import Screen
+from hack.demo.train import Models, TrainedModel, trained_models
+
+READY_TIMEOUT_S = 120.0
+STEP_GRACE_S = 20.0
+"""Beyond a step's own time: for pods to start, metrics to arrive and the route to be confirmed."""
+
+DWELL_S = 5.0
+"""Between two versions, so that the picture shows where one ends and the next begins."""
+
+PROOF_S = 10.0
+"""After the last rollback, to see that no request reaches the candidate any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One version and what should become of it."""
+
+    version: int
+    expected: Outcome
+
+
+STAGES = (
+    Stage(1, Outcome.PROMOTED),
+    Stage(2, Outcome.PROMOTED),
+    Stage(3, Outcome.ROLLED_BACK),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says.
+
+    Attributes:
+        namespace: Where the demo runs; it is removed first.
+        hostname: Host name of the route.
+        rate: Requests per second.
+        step_s: How long each weight is held, seconds.
+        output: Folder for the report and the history.
+        keep_load: Go on sending at the end, for whoever looks around.
+        install: Install the operator first.
+        disable_rollback: Set the operator's test switch: the demo must fail then.
+    """
+
+    namespace: str
+    hostname: str
+    rate: float
+    step_s: int
+    output: Path
+    keep_load: bool
+    install: bool
+    disable_rollback: bool
+
+    @property
+    def place(self) -> manifests.Place:
+        """Where the demo runs, as the manifests need it."""
+        return manifests.Place(self.namespace, self.hostname, self.step_s)
+
+
+def run(options: Options, console: Console) -> bool:
+    """Runs the demo and writes its report; True if everything was as expected.
+
+    Raises:
+        ClusterError: The cluster is not as the demo needs it.
+    """
+    options.output.mkdir(parents=True, exist_ok=True)
+    journal = Journal(options.output / "history.jsonl")
+    journal.clear()
+    with Screen(console) as screen:
+        screen.say("training the models, unless they are in the cache")
+        models = trained_models()
+        for model in models.versions:
+            screen.say(_introduction(model))
+        _prepare(options, models, screen)
+        api = connect()
+        with Recorder(
+            api,
+            namespace=options.namespace,
+            name=manifests.MODEL_DEPLOYMENT,
+            journal=journal,
+            load=LoadGenerator(api, options.namespace),
+        ) as recorder:
+            _roll_out_all(options, models, recorder, screen)
+        history = recorder.history()
+    if options.keep_load:
+        LoadGenerator(api, options.namespace).start(options.rate)
+    return report(history, options.output, console)
+
+
+def report(history: History, output: Path, console: Console) -> bool:
+    """Judges a history, writes the report into `output` and prints it; True if all is well."""
+    judgement = judge(history)
+    write_report(history, judgement, output, console)
+    return judgement.ok
+
+
+def report_again(output: Path, console: Console) -> bool:
+    """Judges and reports the history that an earlier run left in `output`."""
+    return report(read_history(output / "history.jsonl"), output, console)
+
+
+def _prepare(options: Options, models: Models, screen: Screen) -> None:
+    """A fresh namespace with the file server and the load generator, and the operator."""
+    connect()
+    if options.install:
+        screen.say("installing the operator")
+        install_operator(disable_rollback=options.disable_rollback)
+    screen.say(f"preparing the namespace {options.namespace}")
+    kubectl("delete", "namespace", options.namespace, "--ignore-not-found", "--timeout=120s")
+    folder = options.output / "manifests"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    _apply(manifests.namespace(options.place), folder / "namespace.yaml")
+    infrastructure = manifests.infrastructure(options.place, models)
+    # NB: server-side, since a client-side apply keeps a second copy of each model in an annotation.
+    _apply(infrastructure, folder / "infrastructure.yaml", "--server-side", "--force-conflicts")
+    for deployment in ("models", "loadgen"):
+        kubectl("-n", options.namespace, "rollout", "status", f"deployment/{deployment}",
+                "--timeout=120s")  # fmt: skip
+
+
+def _roll_out_all(options: Options, models: Models, recorder: Recorder, screen: Screen) -> None:
+    """Applies one version after the other, under load from the first on, until one goes wrong."""
+    by_version = {model.version: model for model in models.versions}
+    for stage in STAGES:
+        first = stage is STAGES[0]
+        applied = _apply_version(options, by_version[stage.version], stage, recorder, first=first)
+        screen.say(f"applied version {stage.version}: {by_version[stage.version].title}")
+        timeout_s = READY_TIMEOUT_S + len(applied.steps) * (options.step_s + STEP_GRACE_S)
+        screen.awaiting(f"version {stage.version} to be {stage.expected}", timeout_s)
+        settled = _follow(recorder, screen, applied, timeout_s)
+        if first and settled:
+            recorder.start_load(options.rate)
+            screen.say(f"sending {options.rate:g} requests/s through the gateway from now on")
+        history = recorder.history()
+        result = outcome(history, applied, time.time())
+        screen.say(f"version {stage.version}: {result}{_why(history, applied)}")
+        if result is not stage.expected:
+            break
+        last = stage is STAGES[-1]
+        dwell_s = PROOF_S if last else DWELL_S
+        screen.awaiting("the end" if last else "the next version", dwell_s)
+        _dwell(recorder, screen, dwell_s)
+    if recorder.history().loads:
+        recorder.stop_load()
+
+
+def _apply_version(
+    options: Options, model: TrainedModel, stage: Stage, recorder: Recorder, *, first: bool
+) -> Applied:
+    manifest = manifests.model_deployment(options.place, model)
+    path = options.output / "manifests" / f"{manifests.MODEL_DEPLOYMENT}-{model.version}.yaml"
+    applied = Applied(
+        at=time.time(),
+        version=model.version,
+        title=model.title,
+        digest=model.digest,
+        expected=stage.expected,
+        steps=() if first else manifests.weights(manifest),
+    )
+    recorder.applied(applied)
+    _apply([manifest], path)
+    return applied
+
+
+def _apply(objects: list[manifests.Manifest], path: Path, *flags: str) -> None:
+    path.write_text(manifests.to_yaml(objects))
+    kubectl("apply", *flags, "-f", str(path))
+
+
+def _follow(recorder: Recorder, screen: Screen, applied: Applied, timeout_s: float) -> bool:
+    """Shows what happens until `applied` has settled; False when it did not in time."""
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        history = recorder.history()
+        screen.update(history)
+        if is_settled(history, applied):
+            return True
+        recorder.wait_for_change(timeout_s=1)
+    return False
+
+
+def _dwell(recorder: Recorder, screen: Screen, dwell_s: float) -> None:
+    until_s = time.monotonic() + dwell_s
+    while (remaining_s := until_s - time.monotonic()) > 0:
+        screen.update(recorder.history())
+        recorder.wait_for_change(remaining_s)
+
+
+def is_settled(history: History, applied: Applied) -> bool:
+    """Whether nothing more is to come of `applied`: its outcome is there, confirmed and baked."""
+    if outcome(history, applied, history.end) is Outcome.UNFINISHED:
+        return False
+    status = history.status
+    confirmed = all(share.confirmed_percent == share.desired_percent for share in status.traffic)
+    return confirmed and status.candidate is None and status.former is None
+
+
+def _introduction(model: TrainedModel) -> str:
+    text = f"  version {model.version}: {model.title}, accuracy {model.accuracy:.1%}"
+    if model.flaw:
+        text += f"; {model.flaw}: {model.failing_share:.0%} of the test images fail"
+    return text
+
+
+def _why(history: History, applied: Applied) -> str:
+    revision = history.revision_of(applied.digest)
+    for entry in history.status.rolled_back:
+        if entry.revision == revision:
+            return f" ({entry.reason}: {entry.message})"
+    return ""
