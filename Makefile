@@ -8,8 +8,9 @@ PYTEST := $(BIN)/python -m pytest
 CLUSTER := $(BIN)/python -m hack.cluster
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/model-operator
 
+export ORT_DISABLE_TELEMETRY := 1
 export KUBECONFIG ?= $(CACHE)/cluster/kubeconfig
-export MODEL_OPERATOR_TOOLS ?= $(CACHE)/tools
+export MODEL_OPERATOR_TOOLS ?= $(CACHE)/bin
 
 .PHONY: help setup demo test test-full test-unit test-scenarios test-apiserver test-chart test-e2e \
 	check verify lint images tools cluster-up cluster-down generate lock bench

@@ -19,6 +19,7 @@ lock inference-server/pyproject.toml -o "$out/inference-server.txt"
 lock pyproject.toml --group dev --group export operator/pyproject.toml \
     inference-server/pyproject.toml \
     -c "$out/operator.txt" -c "$out/inference-server.txt" -o "$out/dev.txt"
+lock hack/demo/requirements.in -c "$out/dev.txt" -o "$out/demo.txt"
 echo 'uv>=0.9' | lock - -o "$out/uv.txt"
 [ "$out" = requirements ] || diff -rq "$out" requirements > /dev/null ||
     { echo "requirements/ is out of date: run 'make lock'" >&2; exit 1; }
