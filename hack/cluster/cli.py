@@ -76,7 +76,9 @@ def _run(cluster: Cluster, options: argparse.Namespace, progress: Progress) -> i
         case "tools":
             print(cluster.tools())
         case "load":
-            cluster.load(Path(options.image))
+            cluster.load(options.image)
+        case "images":
+            cluster.images(options.names)
         case "node":
             cluster.node(options.action, options.number)
         case "logs":

@@ -21,6 +21,7 @@ from hack.cluster.kind import Kind, describe_pods
 from hack.cluster.nodeimage import NODE_PARTS
 from hack.cluster.parts import Store
 from hack.cluster.process import ClusterError, Runner
+from hack.images.build import ARCHIVE, BASE_PART, IMAGES, with_buildah, with_docker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -157,10 +158,50 @@ class Cluster:
             ]
         return "\n".join(lines)
 
-    def load(self, archive: Path) -> None:
-        """Load an image archive on all nodes."""
-        kind = self.running()
-        with self.progress.timed(f"load {archive.name}"):
+    def load(self, image: str) -> None:
+        """Load an image archive, or a built image by its name, on all nodes.
+
+        Raises:
+            ClusterError: it is neither.
+        """
+        archive = Path(image)
+        if not archive.is_file():
+            name = image.removeprefix("localhost/").removesuffix(":dev")
+            if name not in {known.name for known in IMAGES}:
+                raise ClusterError(f"{image} is neither a file nor an image of this project")
+            self.images([name])
+            return
+        self._load(self.running(), image, archive)
+
+    def images(self, names: Sequence[str]) -> None:
+        """Build the project's images, or some of them, and load them if the cluster is up.
+
+        Raises:
+            ClusterError: a name is unknown, or a build failed.
+        """
+        if unknown := set(names) - {image.name for image in IMAGES}:
+            raise ClusterError(f"unknown images: {', '.join(sorted(unknown))}")
+        images = [image for image in IMAGES if not names or image.name in names]
+        engine = choose(self.layout, self._store, self._run)
+        try:
+            if isinstance(engine, PrivateEngine):
+                storage = self.layout.cache / "buildah"
+                own = (BASE_PART, *(with_buildah(image, storage) for image in images))
+            else:
+                own = tuple(with_docker(image) for image in images)
+        except FileNotFoundError as error:
+            raise ClusterError(str(error)) from error
+        built = Store(self.layout.parts, (*self._store.parts, *own))
+        built.build([image.part for image in images], self.progress)
+        if not engine.is_running():
+            self.progress.say("The cluster is down: the images are built, and not loaded.")
+            return
+        kind = self._kind(engine)
+        for image in images:
+            self._load(kind, image.name, built.path(image.part) / ARCHIVE)
+
+    def _load(self, kind: Kind, name: str, archive: Path) -> None:
+        with self.progress.timed(f"load {name}"):
             kind.load(archive)
 
     def node(self, action: str, number: int) -> None:

@@ -120,7 +120,7 @@ GO_TOOLS = (
     GoTool("traefik", "traefik", {"github.com/traefik/traefik/v3/cmd/traefik": "traefik"}),
 )
 
-API_TOOLS = ("etcd", "kube-api", "helm")
+API_TOOLS = ("etcd", "kube-api", "helm", "prometheus")
 
 
 def required_version(go_mod: str, module: str) -> str:

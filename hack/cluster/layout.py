@@ -45,7 +45,7 @@ class Layout:
     @property
     def bin(self) -> Path:
         """Links to the current binaries, fit for PATH."""
-        return self.cache / "bin"
+        return self.cache / "tools"
 
     @property
     def state(self) -> Path:
