@@ -169,7 +169,7 @@ class Kube(Protocol):
         """
         ...
 
-    async def replace_status(self, manifest: Manifest) -> Manifest:
+    async def replace_status(self, manifest: Manifest, status: Manifest) -> Manifest:
         """Write `status` whole, when the object still has the manifest's resourceVersion."""
         ...
 
@@ -228,10 +228,18 @@ class KubeClient:
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         return await self._call("PATCH", _path_of(manifest), query, manifest, _APPLY)
 
-    async def replace_status(self, manifest: Manifest) -> Manifest:
+    async def replace_status(self, manifest: Manifest, status: Manifest) -> Manifest:
         """Write `status` whole."""
+        identity = ("namespace", "name", "uid", "resourceVersion")
+        metadata = {key: manifest["metadata"].get(key) for key in identity}
+        body = {
+            "apiVersion": manifest["apiVersion"],
+            "kind": manifest["kind"],
+            "metadata": metadata,
+            "status": status,
+        }
         query = {"fieldManager": FIELD_MANAGER}
-        return await self._call("PUT", _path_of(manifest, "status"), query, manifest)
+        return await self._call("PUT", _path_of(manifest, "status"), query, body)
 
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
         """Delete the object with that uid."""

@@ -37,7 +37,7 @@ class _Session:
     """The analysis of one rollout of one revision.
 
     Attributes:
-        started: When it was first asked for; the evidence of a restarted operator goes on.
+        judgement: Of the newest look; None before the first.
         changed: Set when the trial is another one than before, so that it is looked at at once.
     """
 
@@ -92,7 +92,7 @@ class Analyst:
         """
         session = self._sessions.get(key)
         if trial is None:
-            self._end(key)
+            self.forget(key)
             return
         if session is not None and (session.trial, session.analysis) == (trial, analysis):
             return
@@ -103,20 +103,21 @@ class Analyst:
             session.trial, session.analysis, session.plan = trial, analysis, plan
             session.changed.set()
             return
-        self._end(key)
+        self.forget(key)
         session = _Session(trial, analysis, plan, _recorded(tests, trial))
         self._sessions[key] = session
         session.task = asyncio.get_running_loop().create_task(self._run(key, session))
 
-    def close(self) -> None:
-        """End all analyses."""
-        for key in list(self._sessions):
-            self._end(key)
-
-    def _end(self, key: Key) -> None:
+    def forget(self, key: Key) -> None:
+        """End the analysis of a ModelDeployment."""
         session = self._sessions.pop(key, None)
         if session is not None and session.task is not None:
             session.task.cancel()
+
+    def close(self) -> None:
+        """End all analyses."""
+        for key in list(self._sessions):
+            self.forget(key)
 
     async def _run(self, key: Key, session: _Session) -> None:
         while True:

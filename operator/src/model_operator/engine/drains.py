@@ -16,11 +16,22 @@ from model_operator.engine.store import Key
 
 logger = logging.getLogger(__name__)
 
-Counters: TypeAlias = Mapping[str, float]
-"""Finished requests by pod."""
-Count: TypeAlias = Callable[[Key, str], Awaitable[Counters | None]]
-"""Reads the counters of a revision's pods; None when a pod that is ready does not answer, an empty
-mapping when there is no pod to ask."""
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What reaches a revision.
+
+    Attributes:
+        finished: Finished requests by pod; no pods when there is none that could get any.
+        in_flight: Requests that have no answer yet.
+    """
+
+    finished: Mapping[str, float]
+    in_flight: float
+
+
+Ask: TypeAlias = Callable[[Key, str], Awaitable[Activity | None]]
+"""Asks the pods of a revision; None when one that is ready does not answer."""
 
 
 @dataclass(slots=True)
@@ -34,14 +45,14 @@ class Drains:
     """Watches revisions without weight until they rest.
 
     Attributes:
-        count: Reads a revision's counters.
+        ask: Asks a revision's pods.
         changed: Told when a revision came to rest.
         settle_s: How long the counters must stand still, seconds.
         give_up_s: A revision whose pods cannot be asked counts as drained after this, seconds:
             otherwise one pod that does not answer would keep it for ever.
     """
 
-    count: Count
+    ask: Ask
     changed: Callable[[Key], None]
     settle_s: float = 2.0
     give_up_s: float = 60.0
@@ -71,15 +82,17 @@ class Drains:
     async def _watch(self, key: Key, revision: str, drain: _Drain) -> None:
         loop = asyncio.get_running_loop()
         begun = still_since = loop.time()
-        last: Counters | None = None
+        last: Activity | None = None
         while True:
-            counters = await self.count(key, revision)
+            activity = await self.ask(key, revision)
             now = loop.time()
-            if counters is None or counters != last:
-                last, still_since = counters, now
-            if counters == {} or (counters is not None and now - still_since >= self.settle_s):
+            if activity is None or activity.in_flight > 0 or activity != last:
+                last, still_since = activity, now
+            if activity is not None and (
+                not activity.finished or now - still_since >= self.settle_s
+            ):
                 break
-            if counters is None and now - begun >= self.give_up_s:
+            if activity is None and now - begun >= self.give_up_s:
                 logger.warning("pods of %s in %s cannot be asked for requests", revision, key)
                 break
             await asyncio.sleep(self.settle_s / 4)

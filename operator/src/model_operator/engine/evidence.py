@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from model_operator.api.parse import parse_model_revision, to_manifest
+from model_operator.api.parse import parse_model_revision
 from model_operator.api.times import format_time
-from model_operator.api.types import Evidence, ModelRevisionStatus, replace
+from model_operator.api.types import Evidence, ModelDeploymentStatus, ModelRevisionStatus, replace
 from model_operator.core.decision import (
     FirstFailed,
     Promoted,
@@ -29,11 +29,6 @@ def read_record(manifest: Manifest) -> ModelRevisionStatus:
     return parse_model_revision(manifest).status
 
 
-def with_record(manifest: Manifest, status: ModelRevisionStatus) -> Manifest:
-    """A ModelRevision with another record."""
-    return {**manifest, "status": to_manifest(status)}
-
-
 def with_findings(status: ModelRevisionStatus, judgement: Judgement) -> ModelRevisionStatus:
     """The record with a verdict's findings behind it; the oldest give way."""
     entries = [_entry(finding, judgement) for finding in judgement.verdict.findings]
@@ -49,21 +44,21 @@ def with_tests(status: ModelRevisionStatus, tests: dict[str, Any]) -> ModelRevis
     return replace(status, tests=tests)
 
 
-def with_transitions(
-    status: ModelRevisionStatus, revision: str, transitions: Iterable[Transition], now: float
+def with_outcome(
+    record: ModelRevisionStatus, revision: str, status: ModelDeploymentStatus, now: float
 ) -> ModelRevisionStatus:
-    """The record with what happened to this revision."""
-    for transition in transitions:
-        match transition:
-            case Promoted(promoted, _) if promoted == revision:
-                status = replace(status, promoted_time=format_time(now))
-            case RolledBack(gone, reason, _) if gone == revision:
-                status = replace(
-                    status, rolled_back_time=format_time(now), rolled_back_reason=reason
-                )
-            case _:
-                pass
-    return status
+    """The record with how the rollout ended, as the ModelDeployment's status has it.
+
+    It follows from the status and not from the moment of the change, so that it is caught up by an
+    operator that comes after a crash.
+    """
+    stable = status.stable
+    if stable is not None and stable.revision == revision and record.promoted_time is None:
+        record = replace(record, promoted_time=format_time(now))
+    for entry in status.rolled_back:
+        if entry.revision == revision:
+            record = replace(record, rolled_back_time=entry.time, rolled_back_reason=entry.reason)
+    return record
 
 
 def ends_step(transitions: Iterable[Transition]) -> bool:

@@ -92,6 +92,12 @@ class Store:
             return
         self._drop(key)
 
+    def discard(self, kind: str, namespace: str, name: str) -> None:
+        """Forget an object that a live read did not find."""
+        key = ObjectKey(kind, namespace, name)
+        if key in self._objects:
+            self._drop(key)
+
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """An object, None when there is none."""
         return self._objects.get(ObjectKey(kind, namespace, name))
@@ -105,8 +111,10 @@ class Store:
         """All objects of a kind."""
         return [manifest for key, manifest in self._objects.items() if key.kind == kind]
 
-    def replace(self, kind: str, listing: Listing, *, owner: Key | None = None) -> set[Key]:
-        """Take over a list of all objects of a kind, or of those of one ModelDeployment.
+    def replace(
+        self, kind: str, listing: Listing, *, owner: Key | None = None, namespace: str = ""
+    ) -> set[Key]:
+        """Take over a list of all objects of a kind, of a namespace's or of a ModelDeployment's.
 
         Objects that are not in it have vanished, unless they came after the list was made.
 
@@ -116,11 +124,13 @@ class Store:
         touched = {owner_of(manifest) for manifest in listing.items if self.put(manifest)}
         present = {object_key(manifest) for manifest in listing.items}
         for manifest in self.of_kind(kind) if owner is None else self.children(owner, kind):
-            if object_key(manifest) in present or _version(manifest) > listing.resource_version:
+            key = object_key(manifest)
+            elsewhere = namespace not in ("", key.namespace)
+            if elsewhere or key in present or _version(manifest) > listing.resource_version:
                 continue
             touched.add(owner_of(manifest))
-            self._drop(object_key(manifest))
-        return {key for key in touched if key is not None}
+            self._drop(key)
+        return {owned for owned in touched if owned is not None}
 
     def _drop(self, key: ObjectKey) -> None:
         owner = owner_of(self._objects.pop(key))

@@ -1,0 +1,177 @@
+"""Puts the engine together, runs it, and ends it in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Coroutine, Hashable
+
+import kopf
+
+from model_operator.adapters.kube import ConflictError, KubeClient, load_configuration
+from model_operator.adapters.traffic.httproute import HttpRouteTraffic
+from model_operator.core.verdict import Outcome, Verdict
+from model_operator.engine.analyst import Analyst
+from model_operator.engine.announce import Announcer
+from model_operator.engine.apply import Applier
+from model_operator.engine.drains import Drains
+from model_operator.engine.queue import WorkQueue
+from model_operator.engine.reconcile import Reconciler
+from model_operator.engine.records import Recorder
+from model_operator.engine.relist import Relist
+from model_operator.engine.sources import Sources
+from model_operator.engine.store import Key, Store
+from model_operator.engine.telemetry import HealthServer, Metrics
+from model_operator.engine.triggers import watch, watch_settings
+from model_operator.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """Everything between the API server and the decisions.
+
+    Args:
+        settings: How it runs.
+        kube: The API; closed by whoever opened it.
+    """
+
+    def __init__(self, settings: Settings, kube: KubeClient) -> None:
+        engine = settings.engine
+        self.metrics = Metrics()
+        self.store = Store()
+        self.queue: WorkQueue[Key] = WorkQueue(
+            self._reconcile, failed=self._failed, workers=engine.workers
+        )
+        self.metrics.watch_queue(lambda: self.queue.depth)
+        self.sources = Sources(kube, self.store, settings.cluster.own_namespace)
+        self.analyst = Analyst(self.sources.find, self._verdict_changed, time.time)
+        self.drains = Drains(
+            self.sources.activity,
+            self.queue.add,
+            settle_s=engine.settle_s,
+            give_up_s=engine.drain_give_up_s,
+        )
+        self.relist = Relist(kube, self.store, settings.cluster.namespaces, self.queue.add)
+        self.reconciler = Reconciler(
+            kube=kube,
+            store=self.store,
+            applier=Applier(kube, HttpRouteTraffic(kube), self.store, settings.server.image),
+            analyst=self.analyst,
+            drains=self.drains,
+            recorder=Recorder(kube, self.store, self.analyst, time.time),
+            announcer=Announcer(kube, self.metrics, time.time),
+            metrics=self.metrics,
+            add_after=self.queue.add_after,
+            clock=time.time,
+            rollback_enabled=engine.rollback_enabled,
+        )
+
+    async def close(self) -> None:
+        """End what runs beside the queue."""
+        self.analyst.close()
+        self.drains.close()
+        await self.sources.close()
+
+    async def _reconcile(self, key: Key) -> None:
+        await self.reconciler(key)
+
+    def _failed(self, key: Hashable, error: Exception, retry_s: float) -> None:
+        self.metrics.failed(error)
+        level = logging.INFO if isinstance(error, ConflictError) else logging.WARNING
+        logger.log(level, "%s comes again in %.1f s: %s", key, retry_s, error, exc_info=error)
+
+    def _verdict_changed(self, key: Key, verdict: Verdict) -> None:
+        logger.info("%s: verdict %s: %s", key, verdict.outcome, verdict.message)
+        self.metrics.verdict(key, verdict.outcome, failed=verdict.outcome is Outcome.FAIL)
+        self.queue.add(key)
+
+
+async def run(settings: Settings, stop: asyncio.Event | None = None) -> None:
+    """Run the operator until SIGTERM, SIGINT or `stop`.
+
+    The end: nothing new is begun, what has been begun is finished, then the watches end.
+    """
+    stop = stop or asyncio.Event()
+    configuration = await load_configuration(settings.cluster.kubeconfig)
+    kube = KubeClient(configuration, timeout_s=settings.cluster.timeout_s)
+    engine = Engine(settings, kube)
+    health = HealthServer(
+        engine.metrics, host=settings.telemetry.host, port=settings.telemetry.port
+    )
+    _stop_on_signals(stop)
+    try:
+        await health.start()
+        logger.info("listening on port %d", health.port)
+        if not await _until(engine.relist.first(), stop):
+            return
+        health.ready = True
+        await _work(settings, engine, watch(engine.store, engine.queue.add, configuration), stop)
+    finally:
+        health.ready = False
+        await engine.close()
+        await health.stop()
+        await kube.close()
+
+
+async def _work(
+    settings: Settings, engine: Engine, registry: kopf.OperatorRegistry, stop: asyncio.Event
+) -> None:
+    watches_end = asyncio.Event()
+    queue = asyncio.create_task(engine.queue.run(), name="queue")
+    relist = asyncio.create_task(engine.relist.forever(settings.engine.relist_s), name="relist")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    namespaces = settings.cluster.namespaces
+
+    @kopf.on.startup(registry=registry)
+    async def take_back_signals(**_: object) -> None:
+        _stop_on_signals(stop)
+
+    watches = asyncio.create_task(
+        kopf.operator(
+            registry=registry,
+            settings=watch_settings(),
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            stop_flag=watches_end,
+        ),
+        name="watches",
+    )
+    parts = {queue, relist, watches}
+    # NB: a part that ends by itself is a failure: without watches or queue nothing would be
+    # decided, and a restart is better than that
+    await asyncio.wait({*parts, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    failed = [part.get_name() for part in parts if part.done()]
+    stopping.cancel()
+    relist.cancel()
+    engine.queue.stop()
+    await asyncio.wait({queue})
+    engine.analyst.close()
+    engine.drains.close()
+    watches_end.set()
+    await asyncio.gather(*parts, return_exceptions=True)
+    if failed:
+        raise RuntimeError(f"{', '.join(failed)} ended")
+
+
+async def _until(work: Coroutine[None, None, None], stop: asyncio.Event) -> bool:
+    """Whether `work` was done before `stop`."""
+    task = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if task.done():
+        await task
+        return True
+    task.cancel()
+    return False
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    """Have signals end the engine in order; Kopf would end the watches first."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
