@@ -71,9 +71,15 @@ class ControlPlane:
         folder: Everything it writes, with one log for each process.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Keep all data in `folder`, which exists and is empty."""
+    def __init__(self, folder: Path, *, crds: bool = True) -> None:
+        """Keep all data in `folder`, which exists and is empty.
+
+        Args:
+            folder: Where.
+            crds: Whether to install the project's CRDs and Gateway API's.
+        """
         self.folder = folder
+        self._crds = crds
         self.kubeconfig = folder / "kubeconfig"
         self._running = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -82,7 +88,8 @@ class ControlPlane:
         with ExitStack() as undo:
             undo.push(self.__exit__)
             self._start_api()
-            self._install_crds()
+            if self._crds:
+                self._install_crds()
             undo.pop_all()
         return self
 

@@ -1,0 +1,146 @@
+"""What values do, and which ones are refused before anything is installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.chart.conftest import CHART, Helm, HelmError, Objects, Render, only
+
+_DIGEST = "sha256:" + "ab" * 32
+
+
+def _container(objects: Objects) -> dict[str, Any]:
+    (container,) = only(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
+    result: dict[str, Any] = container
+    return result
+
+
+def _environment(objects: Objects) -> dict[str, Any]:
+    return {each["name"]: each.get("value") for each in _container(objects)["env"]}
+
+
+def test_the_chart_passes_helms_lint(helm: Helm) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART))
+
+
+def test_the_defaults_render_one_operator_that_can_roll_back(render: Render) -> None:
+    objects = render()
+
+    assert sorted(each["kind"] for each in objects) == [
+        "ClusterRole",
+        "ClusterRole",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "Deployment",
+        "Role",
+        "RoleBinding",
+        "ServiceAccount",
+    ]
+    assert only(objects, "Deployment")["spec"]["replicas"] == 1
+    assert _container(objects)["image"] == "localhost/model-operator:dev"
+    assert _environment(objects)["MODEL_OPERATOR_SERVER_IMAGE"] == "localhost/model-server:dev"
+    assert "MODEL_OPERATOR_TEST_DISABLE_ROLLBACK" not in _environment(objects)
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ({"repository": "r.example/op", "tag": "1.2"}, "r.example/op:1.2"),
+        ({"tag": ""}, "localhost/model-operator:0.1.0"),
+        ({"digest": _DIGEST}, f"localhost/model-operator@{_DIGEST}"),
+    ],
+)
+def test_a_digest_wins_over_a_tag_and_a_tag_over_the_charts_version(
+    render: Render, image: dict[str, str], expected: str
+) -> None:
+    assert _container(render({"image": image}))["image"] == expected
+
+
+def test_settings_reach_the_operator_as_environment(render: Render) -> None:
+    objects = render(
+        {
+            "server": {"image": f"r.example/server@{_DIGEST}"},
+            "logLevel": "debug",
+            "testing": {"disableRollback": True},
+        }
+    )
+
+    environment = _environment(objects)
+    assert environment["MODEL_OPERATOR_SERVER_IMAGE"] == f"r.example/server@{_DIGEST}"
+    assert environment["MODEL_OPERATOR_LOG_LEVEL"] == "debug"
+    assert environment["MODEL_OPERATOR_TEST_DISABLE_ROLLBACK"] == "true"
+
+
+def test_where_it_runs_can_be_chosen(render: Render) -> None:
+    objects = render(
+        {
+            "nodeSelector": {"pool": "system"},
+            "tolerations": [{"key": "system", "operator": "Exists"}],
+            "priorityClassName": "system-cluster-critical",
+            "imagePullSecrets": ["registry"],
+            "podLabels": {"team": "serving"},
+            "podAnnotations": {"a": "b"},
+            "serviceAccount": {"name": "operator", "annotations": {"role": "metrics"}},
+        }
+    )
+
+    template = only(objects, "Deployment")["spec"]["template"]
+    pod = template["spec"]
+    assert pod["nodeSelector"] == {"pool": "system"}
+    assert pod["tolerations"] == [{"key": "system", "operator": "Exists"}]
+    assert pod["priorityClassName"] == "system-cluster-critical"
+    assert pod["imagePullSecrets"] == [{"name": "registry"}]
+    assert template["metadata"]["labels"]["team"] == "serving"
+    assert template["metadata"]["annotations"]["a"] == "b"
+    assert pod["serviceAccountName"] == "operator"
+    assert only(objects, "ServiceAccount")["metadata"]["annotations"] == {"role": "metrics"}
+    for binding in ("RoleBinding", "ClusterRoleBinding"):
+        (subject,) = only(objects, binding)["subjects"]
+        assert subject["name"] == "operator"
+
+
+def test_the_users_roles_can_be_left_out(render: Render) -> None:
+    objects = render({"rbac": {"aggregate": False}})
+
+    assert only(objects, "ClusterRole")["metadata"]["name"] == "models-model-operator"
+
+
+def test_crds_are_rendered_as_they_are_committed(render: Render) -> None:
+    rendered = [each for each in render(crds=True) if each["kind"] == "CustomResourceDefinition"]
+
+    assert {each["metadata"]["name"].split(".")[0] for each in rendered} == {
+        "modeldeployments",
+        "modelrevisions",
+        "metricsources",
+    }
+    for crd in rendered:
+        assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+        assert "{{" not in crd["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"imagePullPolicy": "Always"},
+        {"image": {"pullPolicy": "Sometimes"}},
+        {"image": {"digest": "sha256:abc"}},
+        {"image": {"tag": "a b"}},
+        {"image": {"name": "x"}},
+        {"server": {"image": ""}},
+        {"server": {"image": None}},
+        {"logLevel": "verbose"},
+        {"resources": {"limit": {"memory": "1Gi"}}},
+        {"crds": {"install": "yes"}},
+        {"testing": {"disableRollback": "true"}},
+        {"tolerations": {"key": "a"}},
+        {"nodeSelector": {"a": 1}},
+        {"serviceAccount": {"name": "Operator"}},
+        {"replicas": 2},
+    ],
+    ids=str,
+)
+def test_values_that_mean_nothing_are_refused(render: Render, values: dict[str, Any]) -> None:
+    with pytest.raises(HelmError, match="don't meet the specifications of the schema"):
+        render(values)
