@@ -1,0 +1,115 @@
+"""Models that fail in ways that the demo's do not: made with ONNX's own helpers."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from hack.demo.train import INPUT_NAME, OUTPUT_NAME, TrainedModel
+
+PIXELS, DIGITS = 64, 10
+OPSET = 17
+SLOW_LOOPS = 12_000
+INK_OF_A_DIGIT = 100
+HUNGRY_FLOATS = 20_000_000
+
+
+def slow_model(path: Path, version: int) -> TrainedModel:
+    """Right, but with a long loop before it answers: tens of milliseconds for each request."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["keep_going"], ["go_on"]),
+            helper.make_node("MatMul", ["state", "mixing"], ["next_state"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("keep_going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, [1, PIXELS]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next_state", TensorProto.FLOAT, [1, PIXELS]),
+        ],
+    )
+    nodes = [
+        helper.make_node("Loop", ["turns", "yes", "pixels_of_one"], ["mixed"], body=body),
+        helper.make_node("MatMul", ["mixed", "weights"], ["nothing"]),
+        helper.make_node("MatMul", [INPUT_NAME, "weights"], ["scores"]),
+        helper.make_node("Add", ["scores", "nothing"], [OUTPUT_NAME]),
+    ]
+    constants = {
+        "turns": np.array(SLOW_LOOPS, dtype=np.int64),
+        "yes": np.array(1, dtype=bool),
+        "pixels_of_one": np.zeros((1, PIXELS), dtype=np.float32),
+        "mixing": np.eye(PIXELS, dtype=np.float32),
+        "weights": _weights(),
+    }
+    # the loop starts from the request, or ONNX Runtime would fold it away
+    nodes.insert(0, helper.make_node("Mul", [INPUT_NAME, "zero"], ["pixels_of_one"]))
+    constants["zero"] = np.array(0, dtype=np.float32)
+    del constants["pixels_of_one"]
+    return _save(path, version, "right, but slow", nodes, constants)
+
+
+def hungry_model(path: Path, version: int) -> TrainedModel:
+    """Asks for memory in proportion to the ink of an image: killed at the limit by real ones."""
+    nodes = [
+        helper.make_node("ReduceSum", [INPUT_NAME], ["ink"], keepdims=0),
+        helper.make_node("Sub", ["ink", "little"], ["much"]),
+        helper.make_node("Relu", ["much"], ["excess"]),
+        helper.make_node("Mul", ["excess", "floats"], ["wanted"]),
+        helper.make_node("Cast", ["wanted"], ["count"], to=TensorProto.INT64),
+        helper.make_node("Reshape", ["count", "one_dimension"], ["shape"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["waste"]),
+        helper.make_node("ReduceSum", ["waste"], ["nothing"], keepdims=0),
+        helper.make_node("MatMul", [INPUT_NAME, "weights"], ["scores"]),
+        helper.make_node("Add", ["scores", "nothing"], [OUTPUT_NAME]),
+    ]
+    constants = {
+        "little": np.array(INK_OF_A_DIGIT, dtype=np.float32),
+        "floats": np.array(HUNGRY_FLOATS, dtype=np.float32),
+        "one_dimension": np.array([1], dtype=np.int64),
+        "weights": _weights(),
+    }
+    return _save(path, version, "right, but hungry", nodes, constants)
+
+
+def corrupt_model(path: Path, version: int) -> TrainedModel:
+    """A file that is what its digest says, but no model."""
+    path.write_bytes(b"this is not a model" * 100)
+    return _described(path, version, "no model at all")
+
+
+def _weights() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    random = np.random.default_rng(0)
+    return random.normal(size=(PIXELS, DIGITS)).astype(np.float32)
+
+
+def _save(
+    path: Path,
+    version: int,
+    title: str,
+    nodes: list[onnx.NodeProto],
+    constants: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]],
+) -> TrainedModel:
+    graph = helper.make_graph(
+        nodes,
+        "digits",
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, [None, PIXELS])],
+        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, [None, DIGITS])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+    return _described(path, version, title)
+
+
+def _described(path: Path, version: int, title: str) -> TrainedModel:
+    digest = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    return TrainedModel(version, title, "", path, digest, accuracy=0.1, failing_share=0.0)

@@ -1,0 +1,156 @@
+"""Scenarios on the real cluster: real pods, a real gateway, real load, a real Prometheus."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hack.demo.cluster import kubectl
+from hack.demo.history import Outcome
+from hack.demo.judge import judge
+from tests.e2e.conftest import CORRUPT, HUNGRY, SLOW
+from tests.e2e.scene import NAME, Scene, failed, is_ready, weights_of
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+Stage = Callable[..., Scene]
+
+
+def test_s01_s02_s33_a_good_model_takes_over_without_a_lost_request(stage: Stage) -> None:
+    s = stage().serving(1)
+    pods = ready_pods(s)
+    s.apply(2)
+    s.wait_for_promotion()
+    time.sleep(3)
+    history = s.stop()
+    judged = judge(history)
+    assert judged.ok, judged.failures
+    revision = history.revision_of(s.model(2).digest)
+    assert revision is not None
+    assert weights_of(history, revision) == [5, 25, 50, 100]
+    assert failed(history) == 0
+    assert all(pod["restarts"] == 0 for pod in ready_pods(s)), "promotion touches no pod"
+    assert pods, "there were pods to compare with"
+
+
+def test_s04_s33_a_model_with_errors_is_rolled_back_and_nobody_else_notices(stage: Stage) -> None:
+    s = stage().serving(2)
+    s.apply(3, expected=Outcome.ROLLED_BACK)
+    why = s.wait_for_rollback()
+    time.sleep(6)
+    history = s.stop()
+    for part in ("errors", "limit 1 %", "events"):
+        assert part in why
+    revision = history.revision_of(s.model(3).digest)
+    assert revision is not None
+    assert weights_of(history, revision) == [5]
+    assert failed(history, but=revision) == 0
+    assert failed(history) > 0, "the model did fail"
+    assert judge(history).ok, judge(history).failures
+    record = json.loads(kubectl("-n", s.namespace, "get", "mrev", revision, "-o", "json"))
+    assert record["status"]["rolledBackReason"]
+    assert any(e["verdict"] == "fail" for e in record["status"]["evidence"])
+    assert "RolledBack" in kubectl("-n", s.namespace, "get", "events")
+
+
+def test_s05_a_slow_model_is_rolled_back_on_its_latency(stage: Stage) -> None:
+    def compare(manifest: dict[str, Any]) -> None:
+        latency = next(
+            metric
+            for metric in manifest["spec"]["rollout"]["analysis"]["metrics"]
+            if metric["name"] == "latency-p99"
+        )
+        query = latency.pop("value")["query"]
+        latency |= {
+            "type": "Comparison",
+            "comparison": {"query": query, "maxIncreasePercent": 50, "window": "10s"},
+        }
+
+    s = stage(step_s=40).serving(1, rate=20)
+    s.apply(SLOW, expected=Outcome.ROLLED_BACK, change=compare)
+    why = s.wait_for_rollback()
+    assert "latency-p99" in why
+    assert failed(s.stop()) == 0
+
+
+def test_s18_with_prometheus_down_a_crashing_model_is_rolled_back(stage: Stage) -> None:
+    s = stage().serving(1, rate=20)
+    kubectl("-n", "monitoring", "scale", "deployment/prometheus", "--replicas=0")
+    try:
+        s.apply(HUNGRY, expected=Outcome.ROLLED_BACK)
+        why = s.wait_for_rollback()
+    finally:
+        kubectl("-n", "monitoring", "scale", "deployment/prometheus", "--replicas=1")
+        kubectl("-n", "monitoring", "rollout", "status", "deployment/prometheus", "--timeout=120s")
+    assert why.startswith(("ReadinessCollapsed", "CrashLooping", "OutOfMemory"))
+    history = s.stop()
+    assert is_ready(history, s.model(1).digest)
+
+
+def test_s25_drift_is_undone_within_a_second(stage: Stage) -> None:
+    s = stage(step_s=30).serving(1)
+    digest = s.apply(2).digest
+    revision = s.wait_for_weight(digest, 5)
+    began = time.time()
+    patch = [{"op": "replace", "path": "/spec/rules/0/backendRefs/0/weight", "value": 77}]
+    kubectl("-n", s.namespace, "patch", "httproute", NAME, "--type=json", "-p", json.dumps(patch))
+    s.wait("drift seen", lambda h: any(r.at > began for r in h.routes), 5)
+    s.wait("drift undone", lambda h: h.routes[-1].weights.get(revision) == 5, 5)
+    drifted, undone = [r for r in s.history.routes if r.at > began][:2]
+    assert undone.at - drifted.at < 1.0
+    assert "RouteDrift" in kubectl("-n", s.namespace, "get", "events")
+
+
+@pytest.mark.parametrize("fault", ["digest", "corrupt"])
+def test_s29_a_model_that_cannot_be_loaded_never_gets_weight(stage: Stage, fault: str) -> None:
+    def lie(manifest: dict[str, Any]) -> None:
+        manifest["spec"]["model"]["digest"] = "sha256:" + "0" * 64
+
+    s = stage().serving(1, rate=20)
+    if fault == "digest":
+        s.apply(2, expected=Outcome.ROLLED_BACK, change=lie)
+    else:
+        s.apply(CORRUPT, expected=Outcome.ROLLED_BACK)
+    why = s.wait_for_rollback(timeout_s=60)
+    history = s.stop()
+    revision = history.revision_of(history.applied[-1].digest)
+    assert revision is not None
+    assert weights_of(history, revision) == []
+    assert failed(history) == 0
+    assert why.startswith("DigestMismatch" if fault == "digest" else "InvalidModel")
+    if fault == "digest":
+        assert s.model(2).digest in why, "the loader's message names what it found"
+
+
+def test_s30_collapsed_readiness_takes_the_weight_within_two_seconds(stage: Stage) -> None:
+    s = stage(step_s=30).serving(1)
+    digest = s.apply(2, expected=Outcome.ROLLED_BACK).digest
+    revision = s.wait_for_weight(digest, 5)
+    kubectl(
+        "-n", s.namespace, "delete", "pod", "-l", f"modeldeployment.dev/revision={revision}",
+        "--force", "--grace-period=0", "--wait=false",
+    )  # fmt: skip
+    began = time.time()
+    why = s.wait_for_rollback(timeout_s=20)
+    assert why.startswith("ReadinessCollapsed")
+    zero = next(r.at for r in s.history.routes if r.at > began and not r.weights.get(revision))
+    assert zero - began < 2.0
+
+
+def ready_pods(s: Scene) -> list[dict[str, Any]]:
+    listed = json.loads(
+        kubectl("-n", s.namespace, "get", "pods", "-l", f"modeldeployment.dev/name={NAME}",
+                "-o", "json")
+    )  # fmt: skip
+    return [
+        {
+            "name": pod["metadata"]["name"],
+            "restarts": sum(c["restartCount"] for c in pod["status"]["containerStatuses"]),
+        }
+        for pod in listed["items"]
+        if "containerStatuses" in pod["status"]
+    ]
