@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.chart.conftest import CHART, Helm, HelmError, Objects, Render, only
+from model_operator.settings import read_settings
+from tests.chart.conftest import CHART, NAMESPACE, Helm, HelmError, Objects, Render, only
 
 _DIGEST = "sha256:" + "ab" * 32
 
@@ -32,6 +33,8 @@ def test_the_defaults_render_one_operator_that_can_roll_back(render: Render) -> 
         "ClusterRole",
         "ClusterRole",
         "ClusterRole",
+        "ClusterRole",
+        "ClusterRoleBinding",
         "ClusterRoleBinding",
         "Deployment",
         "Role",
@@ -63,14 +66,46 @@ def test_settings_reach_the_operator_as_environment(render: Render) -> None:
         {
             "server": {"image": f"r.example/server@{_DIGEST}"},
             "logLevel": "debug",
+            "watchNamespaces": ["vision", "speech"],
+            "env": {"MODEL_OPERATOR_RELIST_SECONDS": "60"},
             "testing": {"disableRollback": True},
         }
     )
 
-    environment = _environment(objects)
-    assert environment["MODEL_OPERATOR_SERVER_IMAGE"] == f"r.example/server@{_DIGEST}"
-    assert environment["MODEL_OPERATOR_LOG_LEVEL"] == "debug"
-    assert environment["MODEL_OPERATOR_TEST_DISABLE_ROLLBACK"] == "true"
+    settings = read_settings({name: value or "" for name, value in _environment(objects).items()})
+    assert settings.server.image == f"r.example/server@{_DIGEST}"
+    assert settings.telemetry.log_level == "debug"
+    assert settings.cluster.namespaces == ("vision", "speech")
+    assert settings.engine.relist_s == 60
+    assert not settings.engine.rollback_enabled
+
+
+def test_the_operator_listens_where_the_probes_and_the_scrapes_go(render: Render) -> None:
+    objects = render()
+
+    settings = read_settings({name: value or "" for name, value in _environment(objects).items()})
+    assert _container(objects)["ports"] == [
+        {"name": "metrics", "containerPort": settings.telemetry.port}
+    ]
+    assert settings.engine.rollback_enabled
+    for probe in ("livenessProbe", "readinessProbe"):
+        assert _container(objects)[probe]["httpGet"]["port"] == "metrics"
+
+
+def test_with_namespaces_named_it_has_rights_in_no_other_one(render: Render) -> None:
+    objects = render({"watchNamespaces": ["vision", "speech"]})
+
+    bound = {
+        (each["roleRef"]["name"], each["metadata"].get("namespace"))
+        for each in objects
+        if each["kind"] in ("RoleBinding", "ClusterRoleBinding")
+    }
+    assert bound == {
+        ("models-model-operator", "vision"),
+        ("models-model-operator", "speech"),
+        ("models-model-operator-cluster", None),
+        ("models-model-operator-secrets", NAMESPACE),
+    }
 
 
 def test_where_it_runs_can_be_chosen(render: Render) -> None:
@@ -96,15 +131,15 @@ def test_where_it_runs_can_be_chosen(render: Render) -> None:
     assert template["metadata"]["annotations"]["a"] == "b"
     assert pod["serviceAccountName"] == "operator"
     assert only(objects, "ServiceAccount")["metadata"]["annotations"] == {"role": "metrics"}
-    for binding in ("RoleBinding", "ClusterRoleBinding"):
-        (subject,) = only(objects, binding)["subjects"]
-        assert subject["name"] == "operator"
+    subjects = [subject["name"] for each in objects for subject in each.get("subjects", ())]
+    assert subjects == ["operator"] * 3
 
 
 def test_the_users_roles_can_be_left_out(render: Render) -> None:
     objects = render({"rbac": {"aggregate": False}})
 
-    assert only(objects, "ClusterRole")["metadata"]["name"] == "models-model-operator"
+    roles = {each["metadata"]["name"] for each in objects if each["kind"] == "ClusterRole"}
+    assert roles == {"models-model-operator", "models-model-operator-cluster"}
 
 
 def test_crds_are_rendered_as_they_are_committed(render: Render) -> None:
@@ -138,6 +173,10 @@ def test_crds_are_rendered_as_they_are_committed(render: Render) -> None:
         {"nodeSelector": {"a": 1}},
         {"serviceAccount": {"name": "Operator"}},
         {"replicas": 2},
+        {"watchNamespaces": ["Vision"]},
+        {"watchNamespaces": "vision"},
+        {"env": {"LOG_LEVEL": "debug"}},
+        {"env": {"MODEL_OPERATOR_WORKERS": 4}},
     ],
     ids=str,
 )
