@@ -13,7 +13,7 @@ retry or a new rollout begins with ``AnalysisState()``. It survives in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
 from model_operator.api.plain import from_plain, to_plain
@@ -28,6 +28,7 @@ from model_operator.core.limits import (
 )
 from model_operator.core.plan import Plan, Subject, Test, Unusable, compile_plan
 from model_operator.core.verdict import Finding, Outcome, Verdict, combine, no_data, unanswered
+from model_operator.core.versus import VersusState, VersusTest, assess_versus
 
 __all__ = [
     "AnalysisState",
@@ -53,6 +54,7 @@ class TestState:
         fingerprint: Of the definition that the rest belongs to.
         finding: What was found last. A failure stays.
         events: For Events.
+        versus: For what is counted against stable.
         limit: For Value and Comparison.
     """
 
@@ -61,6 +63,7 @@ class TestState:
     fingerprint: str
     finding: Finding
     events: EventsState | None = None
+    versus: VersusState | None = None
     limit: LimitState | None = None
 
 
@@ -174,19 +177,25 @@ def _assess_one(
         return known
     missing = Failure(FailureKind.UNAVAILABLE, "was not asked")
     answers = {query: answers.get(query, missing) for query in test.queries}
-    events = known.events if known is not None else None
-    limit = known.limit if known is not None else None
+    memory = known or TestState(fingerprint, unanswered(test.name, missing, now))
     match test:
         case EventsTest():
             events, finding = assess_events(
-                test, events or EventsState(), answers, step=step, now=now
+                test, memory.events or EventsState(), answers, step=step, now=now
             )
+            return replace(memory, finding=finding, events=events)
+        case VersusTest():
+            versus, finding = assess_versus(
+                test, memory.versus or VersusState(), answers, step=step, now=now
+            )
+            return replace(memory, finding=finding, versus=versus)
         case ValueTest():
-            limit, finding = assess_value(test, limit or LimitState(), answers, now=now)
+            limit, finding = assess_value(test, memory.limit or LimitState(), answers, now=now)
+            return replace(memory, finding=finding, limit=limit)
         case ComparisonTest():
-            limit, finding = assess_comparison(test, limit or LimitState(), answers, now=now)
+            limit, finding = assess_comparison(test, memory.limit or LimitState(), answers, now=now)
+            return replace(memory, finding=finding, limit=limit)
         case Unusable():
-            finding = unanswered(test.name, test.failure, now)
+            return replace(memory, finding=unanswered(test.name, test.failure, now))
         case _:
             assert_never(test)
-    return TestState(fingerprint, finding, events, limit)

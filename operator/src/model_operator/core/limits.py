@@ -8,7 +8,9 @@ share no request. A healthy revision's breach ends by itself; that of a bad one 
 window after it was first seen. Until then the outcome is insufficient: the weight does not rise.
 
 Stable's number is noise too. A comparison therefore needs a breach by a wide margin (`WIDE` times
-the limit) for one window, or any breach for `PATIENCE` windows.
+stable's number) for one window, or any breach for `PATIENCE` windows. Where stable has no traffic
+any more (a bake, a weight of 100 %), the highest of its remembered numbers takes its place: one of
+them may have been low by chance.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from statistics import median
 
 from model_operator.api.samples import Answer, Failure, FailureKind, Query
 from model_operator.core.verdict import (
@@ -29,11 +30,12 @@ from model_operator.core.verdict import (
     unanswered,
 )
 
-WIDE = 2.0
+WIDE = 2.25
 PATIENCE = 6.0
 
 _LEAST_LOOKS = 3
 _REMEMBERED = 12
+"""Numbers of stable, at least a window apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +69,8 @@ class ComparisonTest:
     Attributes:
         name: The metric's name.
         candidate: The candidate's number.
-        stable: Stable's number; None when stable has no traffic: what was measured of it before
-            takes its place.
+        stable: Stable's number; None when stable has no traffic: the highest that was measured of
+            it before takes its place.
         increase: Largest healthy increase, as a share of stable's number.
         window_s: Span that one number covers, seconds.
     """
@@ -124,13 +126,15 @@ class LimitState:
     Attributes:
         breach: The present run of breaches.
         wide: The present run of breaches by a wide margin.
-        reference: Stable's last numbers.
+        reference: Stable's last numbers, each from a window of its own.
+        reference_time: When the last of them was taken, seconds since the epoch.
         looks: Looks with a number since the rollout began.
     """
 
     breach: Run = Run()
     wide: Run = Run()
     reference: tuple[float, ...] = ()
+    reference_time: float = 0.0
     looks: int = 0
 
 
@@ -149,7 +153,7 @@ def one_number(answer: Answer) -> float | Failure | None:
         )
     if not answer.series or math.isnan(answer.series[0].value):
         return None
-    return answer.series[0].value
+    return float(answer.series[0].value)
 
 
 def assess_value(
@@ -181,34 +185,38 @@ def assess_comparison(
 ) -> tuple[LimitState, Finding]:
     """Judge one look at a `ComparisonTest`.
 
-    - fail: above `WIDE` times the limit at every look of a run that spans a window, or above the
-      limit at every look of a run that spans `PATIENCE` windows.
+    - fail: above `WIDE` times stable's number at every look of a run that spans a window, or above
+      the limit at every look of a run that spans `PATIENCE` windows.
     - error: no answer, or more than one series.
-    - insufficient: either number is missing (without stable's traffic: when it was never measured),
-      or a breach that is not confirmed yet.
+    - insufficient: no number of the candidate, or none of stable, now or remembered; or a breach
+      that is not confirmed yet.
     - pass: a number within the limit, taken in this step.
     """
     value = one_number(answers[test.candidate])
-    if isinstance(value, Failure):
-        return state, unanswered(test.name, value, now)
-    if test.stable is None:
-        stable: float | Failure | None = median(state.reference) if state.reference else None
+    stable = one_number(answers[test.stable]) if test.stable is not None else None
+    for number in (value, stable):
+        if isinstance(number, Failure):
+            return state, unanswered(test.name, number, now)
+    if isinstance(stable, float):
+        state = _remember(state, stable, test.window_s, now)
     else:
-        stable = one_number(answers[test.stable])
-    if isinstance(stable, Failure):
-        return state, unanswered(test.name, stable, now)
-    if value is None or stable is None:
-        missing = "the candidate" if value is None else "stable"
+        stable = max(state.reference, default=None)
+    if not isinstance(value, float) or stable is None:
+        missing = "stable" if isinstance(value, float) else "the candidate"
         return state, no_data(test.name, f"no number of {missing}", now)
-    if test.stable is not None and math.isfinite(stable):
-        state = replace(state, reference=(*state.reference, stable)[-_REMEMBERED:])
-
     limit = stable + abs(stable) * test.increase
-    wide = value > limit + abs(limit) * (WIDE - 1) and limit != 0
+    wide = stable != 0 and value > max(limit, stable + abs(stable) * (WIDE - 1))
     state = _look(state, test.window_s, breach=value > limit, wide=wide, now=now)
     text = f"{value:.4g}, stable {stable:.4g}, limit {limit:.4g}"
     failed = state.wide.spans(test.window_s) or state.breach.spans(PATIENCE * test.window_s)
     return state, _judge(test.name, state, text, value, limit, failed=failed, now=now)
+
+
+def _remember(state: LimitState, stable: float, window_s: float, now: float) -> LimitState:
+    if not math.isfinite(stable) or (state.reference and now - state.reference_time < window_s):
+        return state
+    reference = (*state.reference, stable)[-_REMEMBERED:]
+    return replace(state, reference=reference, reference_time=now)
 
 
 def _look(

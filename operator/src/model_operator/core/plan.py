@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from model_operator.api.samples import Failure, FailureKind, Query
-from model_operator.api.types import Analysis, Metric
-from model_operator.core.default_analysis import DEFAULT_METRICS
+from model_operator.api.types import Analysis, Comparison, Events, Metric, Value
+from model_operator.core.default_analysis import DEFAULT_METRICS, EventsAgainstStable
 from model_operator.core.events import EventsTest
 from model_operator.core.limits import ComparisonTest, ValueTest
 from model_operator.core.templates import TemplateError, render
+from model_operator.core.versus import VersusTest
 
 _COMPARES_WITH_ITSELF = Failure(
     FailureKind.CONFIGURATION,
@@ -55,7 +56,7 @@ class Unusable:
         return ()
 
 
-Test: TypeAlias = EventsTest | ValueTest | ComparisonTest | Unusable
+Test: TypeAlias = EventsTest | VersusTest | ValueTest | ComparisonTest | Unusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ def compile_plan(analysis: Analysis, subject: Subject) -> Plan:
     ``ConfigurationError`` of its metric, so that one bad query does not blind the others.
     With no metrics in ``analysis`` the default analysis is compiled.
     """
-    metrics = analysis.metrics or DEFAULT_METRICS
-    counting = sum(metric.events is not None for metric in metrics)
+    metrics: tuple[Metric | EventsAgainstStable, ...] = analysis.metrics or DEFAULT_METRICS
+    counting = sum(not isinstance(one, Metric) or one.events is not None for one in metrics)
     alpha = (1 - analysis.confidence.value) / max(counting, 1)
     return Plan(
         interval_s=analysis.interval.seconds,
@@ -93,44 +94,71 @@ def compile_plan(analysis: Analysis, subject: Subject) -> Plan:
     )
 
 
-def _compile(metric: Metric, default_source: str, subject: Subject, alpha: float) -> Test:
-    source = metric.metric_source or default_source
+def _compile(
+    metric: Metric | EventsAgainstStable, default_source: str, subject: Subject, alpha: float
+) -> Test:
     try:
+        if isinstance(metric, EventsAgainstStable):
+            return _versus_test(metric, _Asker(metric.name, default_source, subject), alpha)
+        ask = _Asker(metric.name, metric.metric_source or default_source, subject)
         if metric.events is not None:
-            ask = _Asker(metric.name, source, subject)
-            return EventsTest(
-                name=metric.name,
-                bad=ask(metric.events.bad),
-                total=ask(metric.events.total),
-                limit=metric.events.max_rate.value,
-                min_events=metric.events.min_events,
-                alpha=alpha,
-            )
+            return _events_test(metric.events, ask, alpha)
         if metric.value is not None:
-            ask = _Asker(metric.name, source, subject, metric.value.window.seconds)
-            return ValueTest(
-                name=metric.name,
-                query=ask(metric.value.query),
-                lowest=metric.value.min.value if metric.value.min else None,
-                highest=metric.value.max.value if metric.value.max else None,
-                window_s=metric.value.window.seconds,
-            )
+            return _value_test(metric.value, ask)
         if metric.comparison is not None:
-            ask = _Asker(metric.name, source, subject, metric.comparison.window.seconds)
-            candidate = ask(metric.comparison.query)
-            stable = ask.of_stable(metric.comparison.query)
-            if stable is not None and candidate.text == stable.text:
-                return Unusable(metric.name, _COMPARES_WITH_ITSELF)
-            return ComparisonTest(
-                name=metric.name,
-                candidate=candidate,
-                stable=stable,
-                increase=metric.comparison.max_increase_percent / 100,
-                window_s=metric.comparison.window.seconds,
-            )
+            return _comparison_test(metric.comparison, ask)
     except TemplateError as error:
         return Unusable(metric.name, Failure(FailureKind.CONFIGURATION, str(error)))
     raise AssertionError(f"metric {metric.name} has no member; parsing refuses that")
+
+
+def _events_test(events: Events, ask: _Asker, alpha: float) -> Test:
+    return EventsTest(
+        name=ask.metric,
+        bad=ask.of_candidate(events.bad),
+        total=ask.of_candidate(events.total),
+        limit=events.max_rate.value,
+        min_events=events.min_events,
+        alpha=alpha,
+    )
+
+
+def _versus_test(metric: EventsAgainstStable, ask: _Asker, alpha: float) -> Test:
+    stable_bad, stable_total = ask.of_stable(metric.bad), ask.of_stable(metric.total)
+    return VersusTest(
+        name=ask.metric,
+        bad=ask.of_candidate(metric.bad),
+        total=ask.of_candidate(metric.total),
+        stable=(stable_bad, stable_total) if stable_bad and stable_total else None,
+        tolerance=metric.tolerance,
+        min_events=metric.min_events,
+        alpha=alpha,
+    )
+
+
+def _value_test(value: Value, ask: _Asker) -> Test:
+    return ValueTest(
+        name=ask.metric,
+        query=ask.of_candidate(value.query, value.window.seconds),
+        lowest=value.min.value if value.min else None,
+        highest=value.max.value if value.max else None,
+        window_s=value.window.seconds,
+    )
+
+
+def _comparison_test(comparison: Comparison, ask: _Asker) -> Test:
+    window_s = comparison.window.seconds
+    candidate = ask.of_candidate(comparison.query, window_s)
+    stable = ask.of_stable(comparison.query, window_s)
+    if stable is not None and candidate.text == stable.text:
+        return Unusable(ask.metric, _COMPARES_WITH_ITSELF)
+    return ComparisonTest(
+        name=ask.metric,
+        candidate=candidate,
+        stable=stable,
+        increase=comparison.max_increase_percent / 100,
+        window_s=window_s,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,15 +166,16 @@ class _Asker:
     metric: str
     source: str
     subject: Subject
-    window_s: float = 0.0
 
-    def __call__(self, template: str) -> Query:
-        return self._query(template, self.subject.revision)
+    def of_candidate(self, template: str, window_s: float = 0.0) -> Query:
+        return self._query(template, self.subject.revision, window_s)
 
-    def of_stable(self, template: str) -> Query | None:
-        return self._query(template, self.subject.stable) if self.subject.stable else None
+    def of_stable(self, template: str, window_s: float = 0.0) -> Query | None:
+        if self.subject.stable is None:
+            return None
+        return self._query(template, self.subject.stable, window_s)
 
-    def _query(self, template: str, revision: str) -> Query:
+    def _query(self, template: str, revision: str, window_s: float) -> Query:
         values = {
             "namespace": self.subject.namespace,
             "name": self.subject.name,
@@ -154,18 +183,17 @@ class _Asker:
             # A name that no object can have: with nothing beside it, there is no data.
             "stable": self.subject.stable or "-",
         }
-        if self.window_s:
-            values["window"] = f"{round(self.window_s * 1000)}ms"
+        if window_s:
+            values["window"] = f"{round(window_s * 1000)}ms"
         return Query(
             metric=self.metric,
             text=render(template, values),
             source=self.source,
             namespace=self.subject.namespace,
             revision=revision,
-            window_s=self.window_s,
+            window_s=window_s,
         )
 
 
-def _fingerprint(metric: Metric, default_source: str) -> str:
-    text = repr((metric, metric.metric_source or default_source))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _fingerprint(metric: Metric | EventsAgainstStable, default_source: str) -> str:
+    return hashlib.sha256(repr((metric, default_source)).encode()).hexdigest()[:16]

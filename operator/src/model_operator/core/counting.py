@@ -1,0 +1,111 @@
+"""What the tests on counts have in common: one step's counts, and from a test to a finding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from model_operator.core.sequential import Mixture
+from model_operator.core.verdict import (
+    ANALYSIS_FAILED,
+    BREACH_UNCONFIRMED,
+    HEALTHY,
+    INSUFFICIENT_DATA,
+    Finding,
+    Outcome,
+)
+
+SUSPICION = 10.0
+"""An e-value above which nothing is said in favour of a revision: it has at most one chance in ten
+ever to get there when it is healthy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A sequential test and the counts of the present step.
+
+    Attributes:
+        mixture: The sequential test, over all steps.
+        step: The step that the next two are about; None before the first look.
+        bad: Bad events of this step.
+        total: Events of this step.
+    """
+
+    mixture: Mixture = field(default_factory=Mixture)
+    step: int | None = None
+    bad: float = 0.0
+    total: float = 0.0
+
+    def counted(self, mixture: Mixture, *, step: int, bad: float, total: float) -> Tally:
+        """With one more look.
+
+        The events of the look that first sees a step began in the step before: they count for the
+        test, but not as evidence of this step.
+        """
+        if self.step != step:
+            return Tally(mixture, step)
+        return replace(self, mixture=mixture, bad=self.bad + bad, total=self.total + total)
+
+
+def judge(
+    name: str,
+    tally: Tally,
+    *,
+    limit: float,
+    limit_text: str,
+    min_events: int,
+    alpha: float,
+    collecting: bool,
+    now: float,
+) -> Finding:
+    """What the counts say.
+
+    - fail: the sequential test reached ``1 / alpha``.
+    - insufficient: fewer than ``min_events`` events in this step, or evidence against the revision
+      that is strong (`SUSPICION`) but does not suffice to fail it.
+    - pass: otherwise.
+
+    Args:
+        name: The metric's name.
+        tally: The counts.
+        limit: Largest healthy share.
+        limit_text: The same in words.
+        min_events: Events that a step needs to pass.
+        alpha: Largest probability that a healthy revision ever fails.
+        collecting: Whether this look brought new events.
+        now: Seconds since the epoch.
+    """
+    e_value, needed = tally.mixture.e_value, 1 / alpha
+    bad, total = tally.bad, tally.total
+    if e_value >= needed:
+        outcome, reason = Outcome.FAIL, ANALYSIS_FAILED
+        worst = tally.mixture.strongest
+        bad, total = worst.bad, worst.total
+        rest = f"evidence {e_value:.3g} of {needed:.3g}"
+    elif total < min_events:
+        outcome, reason = Outcome.INSUFFICIENT, INSUFFICIENT_DATA
+        rest = f"{min_events} events of this step are needed"
+    elif e_value >= SUSPICION:
+        outcome, reason = Outcome.INSUFFICIENT, BREACH_UNCONFIRMED
+        rest = f"evidence {e_value:.3g} of {needed:.3g}, which may be chance"
+    else:
+        outcome, reason, rest = Outcome.PASS, HEALTHY, ""
+    share = bad / total if total else None
+    counts = f"{bad:g} of {total:g} events are bad"
+    if share is not None:
+        counts += f" ({percent(share)})"
+    return Finding(
+        metric=name,
+        outcome=outcome,
+        reason=reason,
+        value=share,
+        threshold=limit,
+        samples=int(total),
+        message=f"{name}: {counts}, limit {limit_text}" + (f"; {rest}" if rest else ""),
+        time=now,
+        collecting=collecting and outcome is Outcome.INSUFFICIENT,
+    )
+
+
+def percent(share: float) -> str:
+    """A share in percent, for people."""
+    return f"{100 * share:.3g} %"
