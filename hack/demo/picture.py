@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hack.demo.history import FULL_PERCENT, History, Outcome
+from hack.demo.history import FULL_PERCENT, History, Outcome, Span
 from hack.demo.judge import phases
 from hack.demo.loadgen.answers import GATEWAY
 
@@ -83,10 +83,10 @@ def _bins(history: History) -> dict[str, dict[float, Bin]]:
 
 def _draw_weights(axes: Axes, history: History, names: Mapping[str, str]) -> None:
     for name, label in names.items():
-        spans = history.spans(name)
+        spans = _on_the_route(history.spans(name))
         if not spans:
             continue
-        times = [span.start - history.start for span in spans] + [history.end - history.start]
+        times = [span.start - history.start for span in spans] + [spans[-1].end - history.start]
         percents = [span.percent for span in spans] + [spans[-1].percent]
         colour = _colour(name, names)
         axes.step(times, percents, where="post", label=label, color=colour, linewidth=2.5)
@@ -106,6 +106,17 @@ def _draw_weights(axes: Axes, history: History, names: Mapping[str, str]) -> Non
     axes.legend(loc="center left", framealpha=0.9)
 
 
+def _on_the_route(spans: list[Span]) -> list[Span]:
+    """`spans` without the long zeros before and after, but with the drops to and from zero."""
+    weighted = [index for index, span in enumerate(spans) if span.percent > 0]
+    if not weighted:
+        return []
+    first, last = weighted[0], weighted[-1]
+    begin, end = spans[first].start, spans[last].end
+    shown = [Span(begin, begin, 0), *spans[first : last + 1]]
+    return shown if last == len(spans) - 1 else [*shown, Span(end, end, 0)]
+
+
 def _draw_answers(
     axes: Axes, bins: Mapping[str, Mapping[float, Bin]], names: Mapping[str, str]
 ) -> None:
@@ -116,7 +127,7 @@ def _draw_answers(
         bottoms = [base[second] for second in seconds]
         axes.bar(
             seconds, heights, BIN_S, bottom=bottoms, align="edge", color=_colour(name, names),
-            linewidth=0,
+            linewidth=0, antialiased=False,
         )  # fmt: skip
         for second, height in zip(seconds, heights, strict=True):
             base[second] += height

@@ -80,7 +80,11 @@ def cells(row: Row) -> Sequence[str]:
         outcome += f" (expected {row.expected})"
     return (
         f"{row.version}: {row.title}",
-        ", ".join(f"{percent} %: {seconds:.0f} s" for percent, seconds in row.weights) or "-",
+        ", ".join(
+            f"{percent}\N{NO-BREAK SPACE}%:\N{NO-BREAK SPACE}{seconds:.0f}\N{NO-BREAK SPACE}s"
+            for percent, seconds in row.weights
+        )
+        or "-",
         f"{row.requests}",
         f"{row.errors}",
         "-" if row.accuracy is None else f"{row.accuracy:.1%}",

@@ -99,7 +99,26 @@ def run(options: Options, console: Console) -> bool:
         history = recorder.history()
     if options.keep_load:
         LoadGenerator(api, options.namespace).start(options.rate)
-    return report(history, options.output, console)
+    good = report(history, options.output, console)
+    look_around(options, console)
+    return good
+
+
+def look_around(options: Options, console: Console) -> None:
+    """Prints how to look at what the demo left in the cluster, and how to remove it."""
+    namespace = options.namespace
+    infer = f"http://127.0.0.1:8080/v2/models/{manifests.MODEL_DEPLOYMENT}"
+    for text in (
+        "look around:",
+        f"  kubectl -n {namespace} get mdep,mrev,httproute,pods",
+        f"  kubectl -n {namespace} describe mdep {manifests.MODEL_DEPLOYMENT}",
+        "  kubectl -n gateway port-forward service/gateway 8080:80 &",
+        f"  curl -H 'Host: {options.hostname}' {infer}",
+        "  kubectl -n monitoring port-forward service/prometheus 9090 &",
+        f"remove the demo:    kubectl delete namespace {namespace}",
+        "remove everything:  make cluster-down",
+    ):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def report(history: History, output: Path, console: Console) -> bool:
