@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_operator.api.parse import (
@@ -157,6 +157,7 @@ _STATUS_FIELDS = [
 ]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(st.sampled_from(_STATUS_FIELDS), _JSON) | _JSON)
 def test_no_status_at_all_stops_the_operator(status: Any) -> None:
     assert isinstance(parse_status({"status": status}), ModelDeploymentStatus)
@@ -174,6 +175,7 @@ _SPEC_PLACES = [
 ]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.sampled_from(_SPEC_PLACES), _JSON)
 def test_whatever_a_spec_is_it_is_parsed_or_refused_below_the_place_at_fault(
     place: str, value: Any
