@@ -1,0 +1,139 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from model_server.digest import digest_of
+from tests.unit.server import onnx_models
+from tests.unit.server.serving import INFER
+
+
+def command(path: Path, **flags: str) -> list[str]:
+    settings = {
+        "model": path.as_uri(),
+        "digest": digest_of(path) if path.exists() else "sha256:" + "0" * 64,
+        "name": "digits",
+        "revision": "digits-1",
+        "host": "127.0.0.1",
+        "http-port": "0",
+        "metrics-port": "0",
+        "drain-delay": "0",
+        "termination-message-path": str(path.parent / "termination-log"),
+        **{name.replace("_", "-"): value for name, value in flags.items()},
+    }
+    flags_ = [f"--{name}={value}" for name, value in settings.items()]
+    return [sys.executable, "-m", "model_server", "serve", *flags_]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return onnx_models.write(onnx_models.lookup(), tmp_path / "model.onnx")
+
+
+def corrupt(path: Path) -> dict[str, str]:
+    path.write_bytes(b"garbage" * 100)
+    return {}
+
+
+def wrong_digest(_: Path) -> dict[str, str]:
+    return {"digest": "sha256:" + "0" * 64}
+
+
+def missing(path: Path) -> dict[str, str]:
+    path.unlink()
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "reason"),
+    [
+        (wrong_digest, 3, "DigestMismatch"),
+        (corrupt, 3, "InvalidModel"),
+        (missing, 4, "SourceUnavailable"),
+    ],
+)
+def test_a_failed_start_leaves_its_reason_behind(
+    path: Path, spoil: Callable[[Path], dict[str, str]], code: int, reason: str
+) -> None:
+    flags = spoil(path)
+
+    process = subprocess.run(
+        command(path, **flags), capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert process.returncode == code, process.stderr
+    lines = (path.parent / "termination-log").read_text().splitlines()
+    assert len(lines) == 1
+    message = json.loads(lines[0])
+    assert message["reason"] == reason
+    assert message["message"] in process.stderr
+    assert all(json.loads(line) for line in process.stderr.splitlines())
+
+
+def test_wrong_flags_end_with_2_and_a_message(path: Path) -> None:
+    env = {
+        **os.environ,
+        "MODEL_SERVER_TERMINATION_MESSAGE_PATH": str(path.parent / "termination-log"),
+    }
+
+    process = subprocess.run(
+        command(path, drain_timeout="soon"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=env,
+    )
+
+    assert process.returncode == 2
+    message = json.loads((path.parent / "termination-log").read_text())
+    assert message["reason"] == "InvalidConfig"
+    assert "'soon' is not a duration" in message["message"]
+
+
+def test_sigterm_ends_a_serving_process_with_0(path: Path) -> None:
+    with subprocess.Popen(command(path), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        entries = (json.loads(line) for line in process.stderr)
+        port = next(entry["http_port"] for entry in entries if entry["msg"] == "listening")
+        assert any(entry["msg"] == "ready" for entry in entries)
+        tensor = {"name": "i", "datatype": "INT64", "shape": [1], "data": [1]}
+        answer = httpx.post(f"http://127.0.0.1:{port}{INFER}", json={"inputs": [tensor]})
+
+        process.send_signal(signal.SIGTERM)
+
+        assert [entry["msg"] for entry in entries] == ["draining", "stopped"]
+        assert process.wait(timeout=20) == 0
+    assert answer.status_code == 200
+
+
+def test_digest_prints_the_digest(path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "model_server", "digest", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert process.stdout == digest_of(path) + "\n"
+    assert process.returncode == 0
+
+
+def test_digest_of_nothing_is_an_error(tmp_path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "model_server", "digest", str(tmp_path / "absent")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert process.returncode == 2
+    assert "absent" in process.stderr
