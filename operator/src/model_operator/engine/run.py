@@ -8,8 +8,6 @@ import signal
 import time
 from collections.abc import Coroutine, Hashable
 
-import kopf
-
 from model_operator.adapters.kube import ConflictError, KubeClient, load_configuration
 from model_operator.adapters.traffic.httproute import HttpRouteTraffic
 from model_operator.core.verdict import Outcome, Verdict
@@ -24,7 +22,7 @@ from model_operator.engine.relist import Relist
 from model_operator.engine.sources import Sources
 from model_operator.engine.store import Key, Store
 from model_operator.engine.telemetry import HealthServer, Metrics
-from model_operator.engine.triggers import watch, watch_settings
+from model_operator.engine.triggers import Watches
 from model_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -90,25 +88,30 @@ class Engine:
 
 
 async def run(settings: Settings, stop: asyncio.Event | None = None) -> None:
-    """Run the operator until SIGTERM, SIGINT or `stop`.
+    """Run the operator until `stop`; without one, until SIGTERM or SIGINT.
 
     The end: nothing new is begun, what has been begun is finished, then the watches end.
+
+    Raises:
+        RuntimeError: A part of it ended by itself.
     """
-    stop = stop or asyncio.Event()
+    if stop is None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
     configuration = await load_configuration(settings.cluster.kubeconfig)
     kube = KubeClient(configuration, timeout_s=settings.cluster.timeout_s)
     engine = Engine(settings, kube)
+    watches = Watches(engine.store, engine.queue.add, configuration, settings.cluster.namespaces)
     health = HealthServer(
         engine.metrics, host=settings.telemetry.host, port=settings.telemetry.port
     )
-    _stop_on_signals(stop)
     try:
         await health.start()
-        logger.info("listening on port %d", health.port)
-        if not await _until(engine.relist.first(), stop):
-            return
-        health.ready = True
-        await _work(settings, engine, watch(engine.store, engine.queue.add, configuration), stop)
+        logger.info("health and metrics on port %d", health.port)
+        if await _before(engine.relist.first(), stop):
+            health.ready = True
+            await _work(engine, watches, settings.engine.relist_s, stop)
     finally:
         health.ready = False
         await engine.close()
@@ -116,62 +119,34 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> None:
         await kube.close()
 
 
-async def _work(
-    settings: Settings, engine: Engine, registry: kopf.OperatorRegistry, stop: asyncio.Event
-) -> None:
-    watches_end = asyncio.Event()
+async def _work(engine: Engine, watches: Watches, relist_s: float, stop: asyncio.Event) -> None:
     queue = asyncio.create_task(engine.queue.run(), name="queue")
-    relist = asyncio.create_task(engine.relist.forever(settings.engine.relist_s), name="relist")
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    namespaces = settings.cluster.namespaces
-
-    @kopf.on.startup(registry=registry)
-    async def take_back_signals(**_: object) -> None:
-        _stop_on_signals(stop)
-
-    watches = asyncio.create_task(
-        kopf.operator(
-            registry=registry,
-            settings=watch_settings(),
-            standalone=True,
-            clusterwide=not namespaces,
-            namespaces=namespaces,
-            stop_flag=watches_end,
-        ),
-        name="watches",
-    )
-    parts = {queue, relist, watches}
+    relist = asyncio.create_task(engine.relist.forever(relist_s), name="relist")
+    watching = asyncio.create_task(watches.run(), name="watches")
+    stopping = asyncio.create_task(stop.wait())
+    parts = (queue, relist, watching)
     # NB: a part that ends by itself is a failure: without watches or queue nothing would be
     # decided, and a restart is better than that
-    await asyncio.wait({*parts, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((*parts, stopping), return_when=asyncio.FIRST_COMPLETED)
     failed = [part.get_name() for part in parts if part.done()]
     stopping.cancel()
     relist.cancel()
     engine.queue.stop()
-    await asyncio.wait({queue})
-    engine.analyst.close()
-    engine.drains.close()
-    watches_end.set()
+    await asyncio.wait((queue,))
+    watches.stop()
     await asyncio.gather(*parts, return_exceptions=True)
     if failed:
         raise RuntimeError(f"{', '.join(failed)} ended")
 
 
-async def _until(work: Coroutine[None, None, None], stop: asyncio.Event) -> bool:
+async def _before(work: Coroutine[None, None, None], stop: asyncio.Event) -> bool:
     """Whether `work` was done before `stop`."""
     task = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if task.done():
         await task
         return True
     task.cancel()
     return False
-
-
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    """Have signals end the engine in order; Kopf would end the watches first."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)

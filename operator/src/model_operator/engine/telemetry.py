@@ -198,5 +198,7 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # NB: Kopf reports every event that it handles at this level
+    # Kopf reports every event that it handles, and that it leaves signals alone outside of the
+    # main thread, which is what is wanted of it here
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

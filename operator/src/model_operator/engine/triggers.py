@@ -1,44 +1,90 @@
 """Kopf as the watch layer: every event goes into the store, and its ModelDeployment into the queue.
 
-NB: no timers, daemons, indexes, states or finalizers of Kopf's: see docs/adr.
+NB: Kopf has a thread and an event loop of its own. When it ends, it cancels every task of its loop
+that was begun after it, whosever it is, and it takes the signals of its thread for itself.
 """
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import kopf
 from kubernetes.aio.client import Configuration
 
-from model_operator.adapters.kube import (
-    METRIC_SOURCE,
-    MODEL_DEPLOYMENT,
-    MODEL_REVISION,
-    Resource,
-)
-from model_operator.engine.relist import CHILD_KINDS, CHILD_SELECTOR
+from model_operator.adapters.kube import METRIC_SOURCE, Resource
+from model_operator.engine.relist import CHILD_KINDS, CHILD_SELECTOR, OWN_KINDS
 from model_operator.engine.sources import users_of
 from model_operator.engine.store import Key, Manifest, Store, owner_of
 
 _LOGIN_EXPIRES: Final = timedelta(minutes=10)
 
+Seen: TypeAlias = Callable[[Manifest, bool], None]
+"""Takes an object and whether it was deleted."""
 
-def watch(
-    store: Store, add: Callable[[Key], None], configuration: Configuration
-) -> kopf.OperatorRegistry:
-    """Handlers for everything that the engine looks at.
 
-    Args:
-        store: Takes every object.
+@dataclass(frozen=True, slots=True)
+class Watches:
+    """Watches everything that the engine looks at.
+
+    Attributes:
         add: Has a ModelDeployment worked on.
         configuration: Where the API server is and how to log in.
+        namespaces: Namespaces to look after; none for all.
     """
+
+    store: Store
+    add: Callable[[Key], None]
+    configuration: Configuration
+    namespaces: tuple[str, ...]
+    _end: threading.Event = field(default_factory=threading.Event)
+
+    async def run(self) -> None:
+        """Watch until `stop`; returns early only when watching is not possible."""
+        loop = asyncio.get_running_loop()
+
+        def seen(manifest: Manifest, deleted: bool) -> None:  # noqa: FBT001 - a callback
+            loop.call_soon_threadsafe(self._take, manifest, deleted)
+
+        registry = _handlers(seen, self.configuration)
+        await asyncio.to_thread(self._watch, registry)
+
+    def stop(self) -> None:
+        """Have `run` return."""
+        self._end.set()
+
+    def _watch(self, registry: kopf.OperatorRegistry) -> None:
+        asyncio.run(
+            kopf.operator(
+                registry=registry,
+                settings=_settings(),
+                standalone=True,
+                clusterwide=not self.namespaces,
+                namespaces=self.namespaces,
+                stop_flag=self._end,
+            )
+        )
+
+    def _take(self, manifest: Manifest, deleted: bool) -> None:  # noqa: FBT001 - a callback
+        if deleted:
+            self.store.remove(manifest)
+        else:
+            self.store.put(manifest)
+        if manifest["kind"] == METRIC_SOURCE.kind:
+            for user in users_of(self.store, manifest["metadata"]["name"]):
+                self.add(user)
+        elif (owner := owner_of(manifest)) is not None:
+            self.add(owner)
+
+
+def _handlers(seen: Seen, configuration: Configuration) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
-    for resource in (MODEL_DEPLOYMENT, MODEL_REVISION, *CHILD_KINDS):
-        _on_event(registry, resource, lambda manifest: _add_owner(manifest, add), store)
-    _on_event(registry, METRIC_SOURCE, lambda manifest: _add_users(manifest, store, add), store)
+    for resource in (*OWN_KINDS, *CHILD_KINDS):
+        _on_event(registry, resource, seen)
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:
@@ -47,7 +93,6 @@ def watch(
             server=configuration.host,
             ca_path=configuration.ssl_ca_cert,
             insecure=not configuration.verify_ssl,
-            scheme=None,
             token=_bare(token),
             certificate_path=configuration.cert_file,
             private_key_path=configuration.key_file,
@@ -58,8 +103,18 @@ def watch(
     return registry
 
 
-def watch_settings() -> kopf.OperatorSettings:
-    """Kopf's settings: watch, and nothing else."""
+def _on_event(registry: kopf.OperatorRegistry, resource: Resource, seen: Seen) -> None:
+    version = resource.api_version.rpartition("/")[2]
+
+    @kopf.on.event(resource.group, version, resource.plural, registry=registry, id=resource.plural)
+    async def observe(event: kopf.RawEvent, **_: Any) -> None:
+        # items of a list carry neither
+        kind = {"apiVersion": resource.api_version, "kind": resource.kind}
+        seen({**kind, **event["object"]}, event["type"] == "DELETED")
+
+
+def _settings() -> kopf.OperatorSettings:
+    """Watch, and nothing else."""
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
     settings.scanning.disabled = True
@@ -68,41 +123,6 @@ def watch_settings() -> kopf.OperatorSettings:
         selector = (resource.group, resource.api_version.rpartition("/")[2], resource.plural)
         settings.watching.label_selectors[selector] = CHILD_SELECTOR
     return settings
-
-
-def _on_event(
-    registry: kopf.OperatorRegistry,
-    resource: Resource,
-    changed: Callable[[Manifest], None],
-    store: Store,
-) -> None:
-    @kopf.on.event(
-        resource.group,
-        resource.api_version.rpartition("/")[2],
-        resource.plural,
-        registry=registry,
-        id=resource.plural,
-    )
-    async def observe(event: kopf.RawEvent, **_: Any) -> None:
-        # items of a list carry neither
-        kind = {"apiVersion": resource.api_version, "kind": resource.kind}
-        manifest = {**kind, **event["object"]}
-        if event["type"] == "DELETED":
-            store.remove(manifest)
-        else:
-            store.put(manifest)
-        changed(manifest)
-
-
-def _add_owner(manifest: Manifest, add: Callable[[Key], None]) -> None:
-    key = owner_of(manifest)
-    if key is not None:
-        add(key)
-
-
-def _add_users(manifest: Manifest, store: Store, add: Callable[[Key], None]) -> None:
-    for key in users_of(store, manifest["metadata"]["name"]):
-        add(key)
 
 
 def _bare(token: str | None) -> str | None:
