@@ -15,8 +15,8 @@ from model_operator.core.verdict import (
 )
 
 SUSPICION = 10.0
-"""An e-value above which nothing is said in favour of a revision: it has at most one chance in ten
-ever to get there when it is healthy."""
+"""Likelihood ratio of the last events above which nothing is said in favour of a revision. A
+healthy one gets there now and then, waits for some good events, and goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,9 @@ def judge(
     elif total < min_events:
         outcome, reason = Outcome.INSUFFICIENT, INSUFFICIENT_DATA
         rest = f"{min_events} events of this step are needed"
-    elif e_value >= SUSPICION:
+    elif tally.mixture.suspicion >= SUSPICION:
         outcome, reason = Outcome.INSUFFICIENT, BREACH_UNCONFIRMED
-        rest = f"evidence {e_value:.3g} of {needed:.3g}, which may be chance"
+        rest = "the last of them speak against it, which may be chance"
     else:
         outcome, reason, rest = Outcome.PASS, HEALTHY, ""
     share = bad / total if total else None

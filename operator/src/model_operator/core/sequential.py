@@ -58,7 +58,7 @@ class Evidence:
 
     Attributes:
         mixture: Its part of the mixture over beginnings.
-        run: Log-likelihood ratio since the most damning beginning (CUSUM); for the report only.
+        run: Logarithm of the evidence since the most damning beginning (CUSUM).
         bad: Bad events since then.
         total: Events since then.
         since: When that was, seconds since the epoch.
@@ -88,6 +88,14 @@ class Mixture:
         """The mixture: at most ``alpha`` likely ever to reach ``1 / alpha`` for a healthy one."""
         reserve = HORIZON / (HORIZON + self.beginnings)
         return reserve + sum(one.mixture for one in self.evidence)
+
+    @property
+    def suspicion(self) -> float:
+        """Evidence since the most damning look, with nothing paid for having chosen it.
+
+        It proves nothing, but is quicker than proof: a reason to wait.
+        """
+        return math.exp(min(max(one.run for one in self.evidence), _LARGEST_EXPONENT))
 
     @property
     def strongest(self) -> Evidence:
