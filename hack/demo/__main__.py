@@ -31,7 +31,7 @@ def main() -> int:
             return 0 if report_again(options.output, console) else 1
         return 0 if run(options, console) else 1
     except ClusterError as error:
-        console.print(f"[bold red]demo:[/bold red] {error}", highlight=False)
+        console.print(f"[bold red]demo:[/bold red] {error}", highlight=False, soft_wrap=True)
         return 2
 
 

@@ -46,8 +46,9 @@ def draw(history: History, format_: str) -> bytes:
         accuracy.set_xlabel("seconds since the first version was applied")
         accuracy.set_xlim(0, history.end - history.start)
         output = BytesIO()
-        metadata = {"Date": None} if format_ == "svg" else None
-        figure.savefig(output, format=format_, dpi=130, metadata=metadata)
+        # No SVG metadata: it is a time, and links to vocabularies elsewhere.
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type")) if format_ == "svg" else None
+        figure.savefig(output, format=format_, dpi=130, metadata=nothing)
     return output.getvalue()
 
 

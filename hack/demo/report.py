@@ -35,16 +35,19 @@ code { font-size: .9em }
 
 
 def write_report(history: History, judgement: Judgement, output: Path, console: Console) -> None:
-    """Prints the table, and writes `demo.png` and `demo.html` into `output`."""
-    picture, page = output / "demo.png", output / "demo.html"
+    """Prints the table, and writes `rollout.png` and `rollout.html` into `output`."""
+    picture, page = output / "rollout.png", output / "rollout.html"
     picture.write_bytes(draw(history, "png"))
     page.write_text(html_page(judgement, draw(history, "svg").decode()))
     console.print(_table(judgement))
     for failure in judgement.failures:
-        console.print(f"[bold red]not as expected:[/bold red] {failure}", highlight=False)
+        console.print(
+            f"[bold red]not as expected:[/bold red] {failure}", highlight=False, soft_wrap=True
+        )
     if judgement.ok:
         console.print("[bold green]every outcome was the expected one[/bold green]")
-    console.print(f"picture {picture}, page {page}, history {output / 'history.jsonl'}")
+    files = f"picture {picture}, page {page}, history {output / 'history.jsonl'}"
+    console.print(files, highlight=False, soft_wrap=True)
 
 
 def html_page(judgement: Judgement, svg: str) -> str:

@@ -16,7 +16,7 @@ from hack.demo.report import write_report
 from hack.demo.screen import Screen
 from hack.demo.train import Models, TrainedModel, trained_models
 
-READY_TIMEOUT_S = 120.0
+READY_TIMEOUT_S = 90.0
 STEP_GRACE_S = 20.0
 """Beyond a step's own time: for pods to start, metrics to arrive and the route to be confirmed."""
 
@@ -160,7 +160,7 @@ def _roll_out_all(options: Options, models: Models, recorder: Recorder, screen: 
         first = stage is STAGES[0]
         applied = _apply_version(options, by_version[stage.version], stage, recorder, first=first)
         screen.say(f"applied version {stage.version}: {by_version[stage.version].title}")
-        timeout_s = READY_TIMEOUT_S + len(applied.steps) * (options.step_s + STEP_GRACE_S)
+        timeout_s = _timeout_s(applied, options.step_s)
         screen.awaiting(f"version {stage.version} to be {stage.expected}", timeout_s)
         settled = _follow(recorder, screen, applied, timeout_s)
         if first and settled:
@@ -212,6 +212,12 @@ def _follow(recorder: Recorder, screen: Screen, applied: Applied, timeout_s: flo
             return True
         recorder.wait_for_change(timeout_s=1)
     return False
+
+
+def _timeout_s(applied: Applied, step_s: float) -> float:
+    """How long a version may take; a bad one has to be found out at its first weight."""
+    steps = 1 if applied.expected is Outcome.ROLLED_BACK else len(applied.steps)
+    return READY_TIMEOUT_S + steps * (step_s + STEP_GRACE_S)
 
 
 def _dwell(recorder: Recorder, screen: Screen, dwell_s: float) -> None:

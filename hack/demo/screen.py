@@ -45,7 +45,9 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Prints a line that stays."""
-        self._console.print(f"[dim]{_clock(time.time())}[/dim] {text}", highlight=False)
+        self._console.print(
+            f"[dim]{_clock(time.time())}[/dim] {text}", highlight=False, soft_wrap=True
+        )
 
     def awaiting(self, what: str, timeout_s: float) -> None:
         """Tells what is awaited from now on, and for how long at most."""
