@@ -87,7 +87,7 @@ def export_module(
     example = {name: np.asarray(array) for name, array in example_inputs.items()}
     if dynamic_batch:
         example = {name: _at_least_two_rows(array) for name, array in example.items()}
-    checked = example if parity_inputs is None else parity_inputs
+    checked = example if parity_inputs is None else _in_order(parity_inputs, list(example))
     with _unfinished(path) as partial:
         _export(module, example, partial, output_names, opset, dynamic_batch=dynamic_batch)
         try:
@@ -103,6 +103,12 @@ def export_module(
         compared_values=count,
         signature=model.signature,
     )
+
+
+def _in_order(inputs: Arrays, names: Sequence[str]) -> Arrays:
+    if sorted(inputs) != sorted(names):
+        raise ExportError(f"parity inputs are {sorted(inputs)}, the module's are {sorted(names)}")
+    return {name: inputs[name] for name in names}
 
 
 def _at_least_two_rows(array: NDArray[Any]) -> NDArray[Any]:
@@ -197,8 +203,11 @@ def _compare(
 
 
 def _torch_outputs(module: torch.nn.Module, inputs: Arrays) -> list[NDArray[Any]]:
-    with torch.no_grad():
-        result = module(*_tensors(inputs))
+    try:
+        with torch.no_grad():
+            result = module(*_tensors(inputs))
+    except Exception as error:  # whatever the user's module raises
+        raise ExportError(f"torch does not run on the parity inputs: {error}") from error
     leaves, _ = torch.utils._pytree.tree_flatten(result)  # noqa: SLF001 - the order torch exports in
     return [np.asarray(leaf.detach().cpu()) for leaf in leaves]
 
@@ -237,7 +246,7 @@ def main(args: Sequence[str]) -> int:
             values.output,
             opset=values.opset,
             dynamic_batch=values.dynamic_batch,
-            parity_inputs=_read_npz(values.parity_inputs, list(example)),
+            parity_inputs=_read_npz(values.parity_inputs),
             rtol=values.rtol,
             atol=values.atol,
         )
@@ -327,7 +336,8 @@ def load_module(spec: str, checkpoint: Path | None) -> torch.nn.Module:
         raise ExportError(f"{spec!r} cannot be imported: {error}") from error
     finally:
         sys.path.pop(0)
-    module = found if isinstance(found, torch.nn.Module) else found()
+    factory = not isinstance(found, torch.nn.Module) and callable(found)
+    module = found() if factory else found
     if not isinstance(module, torch.nn.Module):
         raise ExportError(f"{spec!r} is a {type(module).__name__}, not a torch module")
     if checkpoint is not None:
@@ -352,12 +362,11 @@ def _random_inputs(specs: Sequence[InputSpec], seed: int) -> dict[str, NDArray[A
     return inputs
 
 
-def _read_npz(path: Path | None, names: list[str]) -> Arrays | None:
+def _read_npz(path: Path | None) -> Arrays | None:
     if path is None:
         return None
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = cast("Arrays", archive)
-            return {name: arrays[name] for name in names}
-    except (OSError, ValueError, KeyError) as error:
+            return dict(cast("Arrays", archive))
+    except (OSError, ValueError) as error:
         raise ExportError(f"parity inputs {path} cannot be used: {error}") from error
