@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import random
 import signal
 import socket
 import ssl
@@ -15,7 +16,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -34,6 +35,7 @@ REPOSITORY: Final = Path(__file__).resolve().parents[2]
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 20.0
 _POLL_S: Final = 0.05
+_PORTS: Final = range(20_000, 30_000)
 _ADMIN_TOKEN: Final = "admin"  # noqa: S105 -- for one server on loopback
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -100,6 +102,11 @@ class ControlPlane:
         _traceback: TracebackType | None,
     ) -> None:
         self._running.close()
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of what it runs."""
+        return [process.pid for process in self._processes.values()]
 
     def start_controllers(self) -> None:
         """Start kube-controller-manager with what a ModelDeployment's children need."""
@@ -311,11 +318,18 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _free_ports(count: int) -> list[int]:
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """Ports that nobody listens on, below those that the kernel gives to outgoing connections.
+
+    A port of the kernel's choice could be taken by any client before its server listens.
+    """
+    free: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            free.append(port)
+        if len(free) == count:
+            return free
+    raise OSError(f"no {count} free ports from {_PORTS.start} to {_PORTS.stop}")
 
 
 def _tail(log: Path, lines: int = 20) -> str:
