@@ -128,15 +128,15 @@ async def _work(engine: Engine, watches: Watches, relist_s: float, stop: asyncio
     # NB: a part that ends by itself is a failure: without watches or queue nothing would be
     # decided, and a restart is better than that
     await asyncio.wait((*parts, stopping), return_when=asyncio.FIRST_COMPLETED)
-    failed = [part.get_name() for part in parts if part.done()]
+    failed = [part for part in parts if part.done()]
     stopping.cancel()
     relist.cancel()
     engine.queue.stop()
     await asyncio.wait((queue,))
     watches.stop()
     await asyncio.gather(*parts, return_exceptions=True)
-    if failed:
-        raise RuntimeError(f"{', '.join(failed)} ended")
+    for part in failed:
+        raise RuntimeError(f"{part.get_name()} ended") from part.exception()
 
 
 async def _before(work: Coroutine[None, None, None], stop: asyncio.Event) -> bool:

@@ -17,6 +17,7 @@ import kopf
 from kubernetes.aio.client import Configuration
 
 from model_operator.adapters.kube import METRIC_SOURCE, Resource
+from model_operator.api.labels import FIELD_MANAGER
 from model_operator.engine.relist import CHILD_KINDS, CHILD_SELECTOR, OWN_KINDS
 from model_operator.engine.sources import users_of
 from model_operator.engine.store import Key, Manifest, Store, owner_of
@@ -62,6 +63,9 @@ class Watches:
             kopf.operator(
                 registry=registry,
                 settings=_settings(),
+                # Kopf would make one of the user's name, and a container's user may have none;
+                # the type is a NewType of str that Kopf does not export
+                identity=FIELD_MANAGER,  # type: ignore[arg-type]
                 standalone=True,
                 clusterwide=not self.namespaces,
                 namespaces=self.namespaces,
