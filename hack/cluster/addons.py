@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import string
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,21 +31,12 @@ _ROLLOUTS = (
 
 
 def render(manifest: str, values: Mapping[str, str]) -> str:
-    """Fill in a manifest's ``${NAME}`` places; a ``$`` before anything else stays.
+    """Fill in a manifest's ``${NAME}`` places; any other ``$`` stays, as in Prometheus' ``$1``.
 
     Raises:
         KeyError: the manifest has a place that there is no value for.
     """
-    template = _Manifest(manifest)
-    missing = sorted(set(template.get_identifiers()) - set(values))
-    if missing:
-        raise KeyError(", ".join(missing))
-    return template.substitute(values)
-
-
-class _Manifest(string.Template):
-    # Prometheus' configuration has its own $1: only braces around capitals are ours.
-    pattern = r"\$(?:(?P<braced>(?!))|\{(?P<named>[A-Z_]+)\}|(?P<escaped>(?!))|(?P<invalid>(?!)))"
+    return re.sub(r"\$\{([A-Z_]+)\}", lambda place: values[place[1]], manifest)
 
 
 def manifests() -> str:

@@ -13,10 +13,10 @@ import platform
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 # Go's names, which image configurations use.
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -27,9 +27,7 @@ class ImageConfig:
     """How a container of an image starts."""
 
     entrypoint: tuple[str, ...] = ()
-    env: tuple[str, ...] = (
-        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    )
+    env: tuple[str, ...] = ("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",)
     user: str = ""
     stop_signal: str = ""
 
@@ -104,37 +102,55 @@ def write_image(path: Path, reference: str, layers: Sequence[Path], config: Imag
         _add_bytes(archive, "manifest.json", json.dumps(manifest).encode())
 
 
-def references(archive: Path) -> tuple[str, ...]:
-    """Return the names that an archive gives its images.
+def image_ids(archive: Path) -> dict[str, str]:
+    """Return the names that an archive gives its images, each with the image's id.
 
     Raises:
-        ValueError: the file is no image archive in Docker's or the OCI's format.
+        ValueError: the file is no image archive in Docker's or the OCI's format, or names no image.
     """
     try:
         with tarfile.open(archive) as content:
-            for name, read in (("manifest.json", _docker_names), ("index.json", _oci_names)):
-                try:
-                    member = content.extractfile(name)
-                except KeyError:
-                    continue
-                if member is not None:
-                    return tuple(read(member))
+            places = set(content.getnames())
+            if "manifest.json" in places:
+                found = _docker_images(content)
+            elif "index.json" in places:
+                found = _oci_images(content)
+            else:
+                found = {}
     except tarfile.TarError as error:
         raise ValueError(f"{archive} is no archive: {error}") from error
-    raise ValueError(f"{archive} is no image archive: neither manifest.json nor index.json in it")
+    if not found:
+        raise ValueError(f"{archive} has no image with a name")
+    return found
 
 
-def _docker_names(manifest: IO[bytes]) -> Iterable[str]:
-    return [name for image in json.load(manifest) for name in image.get("RepoTags") or []]
+def _docker_images(archive: tarfile.TarFile) -> dict[str, str]:
+    images = {}
+    for image in _read_json(archive, "manifest.json"):
+        # Engines name the configuration HASH.json or blobs/sha256/HASH; the hash is the image's id.
+        digest = PurePosixPath(image["Config"]).name.removesuffix(".json")
+        images.update(dict.fromkeys(image.get("RepoTags") or [], f"sha256:{digest}"))
+    return images
 
 
-def _oci_names(index: IO[bytes]) -> Iterable[str]:
-    annotations = [m.get("annotations", {}) for m in json.load(index).get("manifests", [])]
-    names = [
-        a.get("io.containerd.image.name") or a.get("org.opencontainers.image.ref.name")
-        for a in annotations
-    ]
-    return [name for name in names if name]
+def _oci_images(archive: tarfile.TarFile) -> dict[str, str]:
+    images = {}
+    for entry in _read_json(archive, "index.json")["manifests"]:
+        notes = entry.get("annotations", {})
+        name = notes.get("io.containerd.image.name") or notes.get(
+            "org.opencontainers.image.ref.name"
+        )
+        if name:
+            manifest = _read_json(archive, "blobs/" + entry["digest"].replace(":", "/"))
+            images[name] = manifest["config"]["digest"]
+    return images
+
+
+def _read_json(archive: tarfile.TarFile, place: str) -> Any:
+    member = archive.extractfile(place)
+    if member is None:
+        raise tarfile.ReadError(f"{place} is not a file")
+    return json.load(member)
 
 
 def _normalised(member: tarfile.TarInfo) -> tarfile.TarInfo:

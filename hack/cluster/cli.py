@@ -58,33 +58,42 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(cluster: Cluster, options: argparse.Namespace, progress: Progress) -> int:
+    """Run a verb. What it was asked for goes to standard output, all else to standard error."""
     match options.verb:
         case "up":
             cluster.up()
         case "down":
             cluster.down(purge=options.purge)
-        case "verify-down":
-            left = cluster.leftovers()
-            progress.say("\n".join(left) or "Nothing is left behind.")
-            return bool(left)
-        case "status":
-            return not cluster.status()
-        case "kubeconfig":
-            print(cluster.layout.kubeconfig)
         case "build":
             cluster.build()
-        case "tools":
-            print(cluster.tools())
         case "load":
             cluster.load(options.image)
         case "images":
             cluster.images(options.names)
         case "node":
             cluster.node(options.action, options.number)
-        case "logs":
-            print(cluster.logs(options.folder))
+        case _:
+            return _answer(cluster, options, progress)
+    return 0
+
+
+def _answer(cluster: Cluster, options: argparse.Namespace, progress: Progress) -> int:
+    """Run a verb that is a question."""
+    match options.verb:
+        case "verify-down":
+            left = cluster.leftovers()
+            progress.say("\n".join(left) or "Nothing is left behind.")
+            return int(bool(left))
+        case "status":
+            return int(not cluster.status())
         case "shell":
             return cluster.shell()
+        case "kubeconfig":
+            print(cluster.layout.kubeconfig)
+        case "tools":
+            print(cluster.tools())
+        case "logs":
+            print(cluster.logs(options.folder))
     return 0
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hack.cluster import addons, host
+from hack.cluster import addons, host, state
 from hack.cluster.debian import DEBIAN_PARTS, ENGINE_PACKAGES, ensure_packages
-from hack.cluster.engine import Engine, PrivateEngine, choose, load_ports
+from hack.cluster.engine import Engine, PrivateEngine, choose
 from hack.cluster.gotools import API_TOOLS, GO_TOOLS, kubernetes_version
 from hack.cluster.kind import Kind, describe_pods
 from hack.cluster.nodeimage import NODE_PARTS
@@ -142,19 +142,21 @@ class Cluster:
         if not nodes or not kind.is_up():
             self.progress.say("The cluster is not whole: `up` mends it.")
             return False
-        ready, pods = describe_pods(kind.run.output(kind.kubectl, "get", "pods", "-A", "-o", "json"))
+        ready, pods = describe_pods(
+            kind.run.output(kind.kubectl, "get", "pods", "-A", "-o", "json")
+        )
         self.progress.say(f"{ready} of {pods} pods are ready.")
         self.progress.say(self.addresses())
         return True
 
     def addresses(self) -> str:
         """Return where the cluster can be reached, for people to read."""
-        ports = load_ports(self.layout)
+        known = state.load(self.layout.state_file)
         lines = [f"Kubernetes {kubernetes_version()}  export KUBECONFIG={self.layout.kubeconfig}"]
-        if ports:
+        if known:
             lines += [
-                f"Gateway             http://127.0.0.1:{ports.gateway}",
-                f"Prometheus          http://127.0.0.1:{ports.prometheus}",
+                f"Gateway             http://127.0.0.1:{known.ports.gateway}",
+                f"Prometheus          http://127.0.0.1:{known.ports.prometheus}",
             ]
         return "\n".join(lines)
 
@@ -227,14 +229,16 @@ class Cluster:
         engine = choose(self.layout, self._store, self._run)
         enter: Sequence[str] = ()
         if isinstance(engine, PrivateEngine):
-            namespace = engine.namespace()
+            namespace = engine.namespace
             if namespace is None:
                 raise ClusterError("the cluster is down")
             # Not `ip netns exec`: that mounts a new /sys, which hides the control groups.
             enter = ("nsenter", f"--net={namespace}")
         env = {**os.environ, **engine.env, "KUBECONFIG": str(self.layout.kubeconfig)}
         env["PATH"] = f"{self._link_programs()}:{env['PATH']}"
-        return subprocess.run((*enter, os.environ.get("SHELL", "/bin/sh")), env=env, check=False).returncode
+        return subprocess.run(
+            (*enter, os.environ.get("SHELL", "/bin/sh")), env=env, check=False
+        ).returncode
 
     def running(self) -> Kind:
         """Return the cluster that is up.
@@ -272,10 +276,9 @@ class Cluster:
         return self.layout.bin
 
     def _others_up(self) -> bool:
-        states = [self.layout.cache / "cluster", *self.layout.cache.glob("cluster-*")]
-        return any(
-            (state / "sandbox.json").exists() for state in states if state != self.layout.state
-        )
+        others = {self.layout.cache / "cluster", *self.layout.cache.glob("cluster-*")}
+        others.discard(self.layout.state)
+        return any((folder / self.layout.state_file.name).exists() for folder in others)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from pathlib import Path
+from dataclasses import dataclass
 
 from hack.cluster.gotools import module_source
 from hack.cluster.layout import SOURCES
@@ -26,6 +26,7 @@ ENGINE_PACKAGES = (
 )
 IMAGE_PACKAGES = ("buildah", "mmdebstrap")
 
+_UNPACKED = ("docker.io", "runc")
 _CUSTOMIZE_NODE = SOURCES / "node" / "customize-root"
 
 
@@ -59,14 +60,65 @@ def _is_installed(package: str) -> bool:
     return done.stdout == "installed"
 
 
+@dataclass(frozen=True, slots=True)
+class RootFilesystem:
+    """A small Debian system, as one tar archive.
+
+    Attributes:
+        name: of the part.
+        variant: mmdebstrap's word for what there is beside the packages.
+    """
+
+    name: str
+    variant: str
+    packages: tuple[str, ...]
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What makes it, but for the suite and the archive's path."""
+        return (
+            *("mmdebstrap", "--quiet", "--mode=root", f"--variant={self.variant}"),
+            f"--include={','.join(self.packages)}",
+            # What only people read takes a good part of a small system.
+            *(
+                f"--dpkgopt=path-exclude=/usr/share/{unread}/*"
+                for unread in ("man", "doc", "locale")
+            ),
+        )
+
+    def build(self, build: Build, *options: str) -> None:
+        """Write ``root.tar``."""
+        build.run.run(*self.command, *options, SUITE, build.out / "root.tar")
+
+    def part(self) -> Part:
+        """Return the part that makes it."""
+        return Part(self.name, Lane.DEBIAN, self.build, recipe=(*self.command, SUITE))
+
+
+# kind's own list (images/base/Dockerfile) without network storage, and with what kind compiles.
+_NODE = RootFilesystem(
+    "node-root",
+    "minbase",
+    (
+        *("systemd", "conntrack", "iptables", "nftables", "iproute2", "ethtool", "util-linux"),
+        *("mount", "kmod", "libseccomp2", "pigz", "e2fsprogs", "bash", "ca-certificates", "curl"),
+        *("jq", "procps", "runc", "containernetworking-plugins"),
+    ),
+)
+
+
+def _build_node(build: Build) -> None:
+    files = module_source("kind", "sigs.k8s.io/kind", build.run) / "images" / "base" / "files"
+    _NODE.build(build, f'--customize-hook={_CUSTOMIZE_NODE} {files} "$1"')
+
+
 def _unpack_engine(build: Build) -> None:
     """Unpack Docker and runc: installed, they would start services of their own."""
     downloads = build.out / "packages"
     downloads.mkdir()
-    # apt gives up root to download and must be able to write there.
-    downloads.chmod(0o777)
-    fetch = ("apt-get", "download", "-q", "docker.io", "runc")
-    if not build.run.succeeds("sh", "-c", f"cd {downloads} && {' '.join(fetch)}", timeout_s=300):
+    downloads.chmod(0o777)  # apt gives up root to download
+    fetch = ("apt-get", "download", "-q", *_UNPACKED)
+    if not build.run.succeeds(*fetch, cwd=downloads, timeout_s=300):
         build.run.run("apt-get", "update", "-q")
         build.run.run(*fetch, cwd=downloads)
     for package in sorted(downloads.glob("*.deb")):
@@ -74,62 +126,15 @@ def _unpack_engine(build: Build) -> None:
     shutil.rmtree(downloads)
 
 
-def _bootstrap(build: Build, variant: str, packages: tuple[str, ...], *options: str) -> None:
-    build.run.run(
-        "mmdebstrap",
-        "--quiet",
-        "--mode=root",
-        f"--variant={variant}",
-        f"--include={','.join(packages)}",
-        # Package lists and documentation are half of a small root file system.
-        "--dpkgopt=path-exclude=/usr/share/man/*",
-        "--dpkgopt=path-exclude=/usr/share/doc/*",
-        "--dpkgopt=path-exclude=/usr/share/locale/*",
-        *options,
-        SUITE,
-        build.out / "root.tar",
-    )
-
-
-def _bootstrap_part(name: str, variant: str, packages: tuple[str, ...]) -> Part:
-    return Part(
-        name=name,
-        lane=Lane.DEBIAN,
-        build=lambda build: _bootstrap(build, variant, packages),
-        recipe=(SUITE, variant, *packages),
-        sources=(Path(__file__),),
-    )
-
-
-# kind's own list (images/base/Dockerfile) without network storage, and with what kind compiles.
-_NODE_PACKAGES = (
-    *("systemd", "conntrack", "iptables", "nftables", "iproute2", "ethtool", "util-linux", "mount"),
-    *("kmod", "libseccomp2", "pigz", "e2fsprogs", "bash", "ca-certificates", "curl", "jq", "procps"),
-    *("runc", "containernetworking-plugins"),
-)
-
-
-def _bootstrap_node(build: Build) -> None:
-    files = module_source("kind", "sigs.k8s.io/kind", build.run) / "images" / "base" / "files"
-    hook = f"--customize-hook={_CUSTOMIZE_NODE} {files} \"$1\""
-    _bootstrap(build, "minbase", _NODE_PACKAGES, hook)
-
-
 DEBIAN_PARTS = (
-    Part(
-        name="engine",
-        lane=Lane.DEBIAN,
-        build=_unpack_engine,
-        recipe=(SUITE,),
-        sources=(Path(__file__),),
-    ),
-    _bootstrap_part("proxy-root", "essential", ("iptables", "nftables")),
+    Part("engine", Lane.DEBIAN, _unpack_engine, recipe=_UNPACKED),
+    RootFilesystem("proxy-root", "essential", ("iptables", "nftables")).part(),
     Part(
         name="node-root",
         lane=Lane.DEBIAN,
-        build=_bootstrap_node,
-        recipe=(SUITE, *_NODE_PACKAGES),
-        sources=(Path(__file__), _CUSTOMIZE_NODE, SOURCES / "go" / "kind"),
+        build=_build_node,
+        recipe=(*_NODE.command, SUITE),
+        sources=(_CUSTOMIZE_NODE, SOURCES / "go" / "kind"),
     ),
-    _bootstrap_part("python-root", "minbase", ("python3", "python3-venv", "ca-certificates")),
+    RootFilesystem("python-root", "minbase", ("python3", "python3-venv", "ca-certificates")).part(),
 )

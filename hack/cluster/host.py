@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterator, Mapping
 
 PROC_SYS = Path("/proc/sys")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -53,6 +54,11 @@ RESTORED = (
     "vm/overcommit_memory",
     "vm/panic_on_oom",
 )
+
+
+# systemd, kubelets and containerd of three nodes take some 60 inotify instances of the 128 that a
+# machine has by default for all that root runs; a pod that gets none fails in strange ways.
+_LEAST = {"fs/inotify/max_user_instances": 512, "fs/inotify/max_user_watches": 65536}
 
 
 def read_sysctls(root: Path = PROC_SYS) -> dict[str, str]:
@@ -121,8 +127,26 @@ def remove_cgroups(name: str, root: Path = CGROUPS) -> None:
                 continue  # reported by verify-down
 
 
-def processes_naming(text: str, proc: Path = PROC) -> Iterable[tuple[int, str]]:
-    """Yield the id and command line of every process with a text in its command line."""
+def raise_limits(root: Path = PROC_SYS) -> None:
+    """Raise the limits that the nodes' daemons share with everyone else on the machine."""
+    for key, least in _LEAST.items():
+        path = root / key
+        if int(path.read_text()) < least:
+            path.write_text(str(least))
+
+
+def has_processes(cgroup: str, root: Path = CGROUPS) -> bool:
+    """Tell whether any process is in a control group or one below it."""
+    for top in cgroup_folders(cgroup, root):
+        for members in top.rglob("cgroup.procs"):
+            with suppress(OSError):  # it was removed meanwhile
+                if members.read_text().strip():
+                    return True
+    return False
+
+
+def processes_naming(*texts: str, proc: Path = PROC) -> Iterator[tuple[int, str]]:
+    """Yield the id and command line of every process with these texts in its command line."""
     for entry in proc.iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -131,7 +155,7 @@ def processes_naming(text: str, proc: Path = PROC) -> Iterable[tuple[int, str]]:
         except OSError:
             continue  # it ended meanwhile
         line = b" ".join(words).decode(errors="replace").strip()
-        if text in line:
+        if all(text in line for text in texts):
             yield int(entry.name), line
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,22 +15,37 @@ from typing import TYPE_CHECKING
 import yaml
 
 from hack.cluster.addons import GATEWAY_NODE_PORT, PROMETHEUS_NODE_PORT
-from hack.cluster.archive import references
+from hack.cluster.archive import image_ids
 from hack.cluster.process import ClusterError, Runner
 
 if TYPE_CHECKING:
-    from hack.cluster.engine import Engine, Ports
+    from collections.abc import Iterator
+
+    from hack.cluster.engine import Engine
     from hack.cluster.layout import Layout
+    from hack.cluster.state import Ports
 
 WORKERS = 2
 _CREATE_S = 300.0
 _DELETE_S = 120.0
 _LOAD_S = 300.0
 _RESTART_S = 120
+_INBOX = "/inbox"
 
 
-def kind_config(name: str, image: str, ports: Ports) -> str:
-    """Return kind's configuration of a cluster with one control plane and two workers."""
+def kind_config(name: str, image: str, ports: Ports, inbox: Path) -> str:
+    """Return kind's configuration of a cluster with one control plane and two workers.
+
+    Args:
+        name: the cluster's.
+        image: of the nodes.
+        ports: on the machine's loopback, for the API, the gateway and Prometheus.
+        inbox: a folder of the machine that every node gets to see.
+    """
+    node = {
+        "image": image,
+        "extraMounts": [{"hostPath": str(inbox), "containerPath": _INBOX, "readOnly": True}],
+    }
     published = [
         {"containerPort": node_port, "hostPort": port, "listenAddress": "127.0.0.1"}
         for node_port, port in (
@@ -47,8 +66,8 @@ def kind_config(name: str, image: str, ports: Ports) -> str:
             "networking": {"apiServerAddress": "127.0.0.1", "apiServerPort": ports.api},
             "kubeadmConfigPatches": [yaml.safe_dump(kubelet)],
             "nodes": [
-                {"role": "control-plane", "image": image, "extraPortMappings": published},
-                *[{"role": "worker", "image": image}] * WORKERS,
+                {"role": "control-plane", **node, "extraPortMappings": published},
+                *({"role": "worker", **node} for _ in range(WORKERS)),
             ],
         },
         sort_keys=False,
@@ -106,7 +125,10 @@ class Kind:
     def create(self, ports: Ports) -> None:
         """Make the cluster. What is left of an earlier one must be gone."""
         config = self.layout.state / "kind.yaml"
-        config.write_text(kind_config(self.layout.cluster, self.engine.image, ports))
+        self.layout.inbox.mkdir(exist_ok=True)
+        config.write_text(
+            kind_config(self.layout.cluster, self.engine.image, ports, self.layout.inbox)
+        )
         self.run.run(
             *(self.programs / "kind", "create", "cluster", "--config", config),
             *("--kubeconfig", self.layout.kubeconfig),
@@ -122,21 +144,35 @@ class Kind:
         )
 
     def load(self, archive: Path) -> tuple[str, ...]:
-        """Load an image archive on every running node; return the nodes.
+        """Load an image archive on every running node that does not have it; return those nodes.
 
         Raises:
             ValueError: the file is no image archive.
         """
-        references(archive)
-        nodes = [node.name for node in self.nodes() if node.running]
-        with ThreadPoolExecutor(len(nodes)) as pool:
-            list(pool.map(lambda node: self._import(node, archive), nodes))
+        images = image_ids(archive)
+        nodes = [
+            node.name
+            for node in self.nodes()
+            if node.running and not images.items() <= self._images(node.name).items()
+        ]
+        if nodes:
+            # Read from a mounted folder: through `docker exec` it takes more than twice as long.
+            with _linked(archive, self.layout.inbox) as name, ThreadPoolExecutor() as pool:
+                list(pool.map(lambda node: self._import(node, name), nodes))
         return tuple(nodes)
 
-    def _import(self, node: str, archive: Path) -> None:
-        ctr = "ctr --namespace=k8s.io images import --all-platforms --snapshotter=overlayfs -"
+    def _images(self, node: str) -> dict[str, str]:
+        listed = self.run.output("docker", "exec", node, "crictl", "images", "--output", "json")
+        return {
+            name: image["id"]
+            for image in json.loads(listed)["images"]
+            for name in image["repoTags"] or []
+        }
+
+    def _import(self, node: str, name: str) -> None:
         self.run.run(
-            *("sh", "-c", f'exec docker exec -i "$1" {ctr} < "$2"', "sh", node, archive),
+            *("docker", "exec", node, "ctr", "--namespace=k8s.io", "images", "import"),
+            *("--all-platforms", "--snapshotter=overlayfs", f"{_INBOX}/{name}"),
             timeout_s=_LOAD_S,
         )
 
@@ -173,6 +209,21 @@ class Kind:
         for what in ("nodes", "pods", "events"):
             listed = self.run.output(self.kubectl, "get", what, "--all-namespaces", "-o", "wide")
             (folder / f"{what}.txt").write_text(listed)
+
+
+@contextmanager
+def _linked(archive: Path, inbox: Path) -> Iterator[str]:
+    """Give an archive a name in the inbox for a while, without copying it where that can be."""
+    name = f"{os.getpid()}-{threading.get_ident()}.tar"
+    place = inbox / name
+    try:
+        place.hardlink_to(archive.resolve())
+    except OSError:  # another file system
+        shutil.copyfile(archive, place)
+    try:
+        yield name
+    finally:
+        place.unlink()
 
 
 def parse_nodes(listed: str) -> tuple[Node, ...]:

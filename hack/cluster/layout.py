@@ -21,7 +21,9 @@ _MAX_SOCKET_PATH = 107
 
 def cache_root(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the folder for everything that is built or kept outside the checkout."""
-    base = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".cache")
+    base = environ.get("XDG_CACHE_HOME") or str(
+        Path(environ.get("HOME", "~")).expanduser() / ".cache"
+    )
     return Path(base) / "model-operator"
 
 
@@ -77,13 +79,20 @@ class Layout:
         """
         path = self.state / "docker.sock"
         if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
-            raise ValueError(f"{path} is too long for a socket: set XDG_CACHE_HOME to a shorter path")
+            raise ValueError(
+                f"{path} is too long for a socket: set XDG_CACHE_HOME to a shorter path"
+            )
         return path
 
     @property
-    def sandbox_state(self) -> Path:
-        """The running sandbox: its process and ports."""
-        return self.state / "sandbox.json"
+    def inbox(self) -> Path:
+        """A folder that every node sees as its own /inbox; image archives are loaded from it."""
+        return self.state / "inbox"
+
+    @property
+    def state_file(self) -> Path:
+        """What has to be remembered of the cluster that is up."""
+        return self.state / "state.json"
 
     @property
     def host_state(self) -> Path:

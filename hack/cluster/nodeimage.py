@@ -24,6 +24,9 @@ _CNI_MANIFEST = SOURCES / "manifests" / "podnet.yaml"
 _CONTAINERD_CONFIG = "images/base/files/etc/containerd/config.toml"
 _CONTAINERD_START_S = 20.0
 
+# The archive's name for the node image, whose own name has the key that it is built under.
+UNNAMED = "localhost/kind-node:unnamed"
+
 # Images are only stored here, so the store and the metadata are all that has to run.
 _IMPORTER_CONFIG = """\
 version = 3
@@ -141,8 +144,7 @@ def _build_node(build: Build) -> None:
         write_layer(images, trees={"/var/lib/containerd": Path(root)})
     write_image(
         build.out / "node.tar",
-        # The key is in the folder's final name; here it is only needed to be unique.
-        "localhost/kind-node:unnamed",
+        UNNAMED,
         [build.needs["node-root"] / "root.tar", programs, images],
         ImageConfig(
             entrypoint=("/usr/local/bin/entrypoint", "/sbin/init"),

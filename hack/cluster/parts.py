@@ -182,9 +182,7 @@ class Store:
             log = self.root / "logs" / f"{part.name}.log"
             log.parent.mkdir(exist_ok=True)
             log.write_bytes(b"")
-            part.build(
-                Build(partial, {need: self.path(need) for need in part.needs}, Runner(log))
-            )
+            part.build(Build(partial, {need: self.path(need) for need in part.needs}, Runner(log)))
             partial.rename(final)
             reporter.done(f"build {part.name}", time.monotonic() - began)
 

@@ -71,10 +71,7 @@ class Runner:
                 raise ClusterError(
                     f"{argv[0]} took more than {timeout_s:.0f} s; see {self.log}"
                 ) from None
-        if done.returncode:
-            raise ClusterError(
-                f"{_shown(argv[:3])} ... failed ({done.returncode}); see {self.log}\n{tail(self.log)}"
-            )
+        self._check(argv, done.returncode)
 
     def output(
         self, *argv: str | Path, cwd: Path | None = None, timeout_s: float | None = None
@@ -103,19 +100,21 @@ class Runner:
                 raise ClusterError(
                     f"{argv[0]} took more than {timeout_s:.0f} s; see {self.log}"
                 ) from None
-        if done.returncode:
-            raise ClusterError(
-                f"{_shown(argv[:3])} ... failed ({done.returncode}); see {self.log}\n{tail(self.log)}"
-            )
+        self._check(argv, done.returncode)
         return done.stdout.decode()
 
-    def succeeds(self, *argv: str | Path, timeout_s: float = 30.0) -> bool:
+    def succeeds(self, *argv: str | Path, cwd: Path | None = None, timeout_s: float = 30.0) -> bool:
         """Tell whether a program succeeds."""
         try:
-            self.run(*argv, timeout_s=timeout_s)
+            self.run(*argv, cwd=cwd, timeout_s=timeout_s)
         except ClusterError:
             return False
         return True
+
+    def _check(self, argv: Sequence[str | Path], code: int) -> None:
+        if code:
+            what = f"{_shown(argv[:3])} ... failed ({code}); see {self.log}"
+            raise ClusterError(f"{what}\n{tail(self.log)}")
 
     def _environ(self) -> dict[str, str]:
         return {**os.environ, **(self.env or {})}

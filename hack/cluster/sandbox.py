@@ -25,9 +25,7 @@ from typing import TYPE_CHECKING, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    _Handler = Callable[
-        [asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]
-    ]
+    _Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]]
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWIPC = 0x08000000
@@ -60,7 +58,7 @@ def main() -> int:
 
 def _listen(port: int) -> socket.socket:
     listener = socket.create_server((_LOOPBACK, port), backlog=512)
-    listener.setblocking(False)
+    listener.settimeout(0)
     return listener
 
 
@@ -132,12 +130,13 @@ def _run_init(engine: list[str]) -> NoReturn:
 
 def _prepare_mounts() -> None:
     """Give the engine a /proc of its own, and a /run and /etc whose changes end with it."""
+    upper = "upperdir=/run/etc/upper,workdir=/run/etc/work"
     commands = (
         "mount --make-rprivate /",
         "mount -t proc proc /proc",
         "mount -t tmpfs -o mode=0755 tmpfs /run",
         "mkdir -p /run/etc/upper /run/etc/work",
-        "mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work overlay /etc",
+        f"mount -t overlay -o lowerdir=/etc,{upper} overlay /etc",
     )
     for command in commands:
         subprocess.run(command.split(), check=True)

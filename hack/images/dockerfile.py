@@ -47,7 +47,9 @@ def sources(dockerfile: Path, context: Path) -> tuple[Path, ...]:
     """
     paths = [dockerfile]
     for pattern in copied(dockerfile.read_text()):
-        matches = sorted(context.glob(pattern.strip("/"))) if pattern not in {".", "./"} else [context]
+        matches = (
+            sorted(context.glob(pattern.strip("/"))) if pattern not in {".", "./"} else [context]
+        )
         if not matches:
             raise FileNotFoundError(f"{dockerfile} copies {pattern}, which does not exist")
         paths += matches

@@ -20,7 +20,9 @@ _PREFIX = "PIP_"
 _LOCAL_ONLY = frozenset({"cache-dir", "config-file", "log", "require-virtualenv", "target", "user"})
 
 
-def read(environ: Mapping[str, str], home: Path, system: Path = Path("/etc/pip.conf")) -> dict[str, str]:
+def read(
+    environ: Mapping[str, str], home: Path, system: Path = Path("/etc/pip.conf")
+) -> dict[str, str]:
     """Return pip's global settings: files first, the environment's ``PIP_*`` over them."""
     parser = configparser.RawConfigParser()
     files = [system, home / ".pip" / "pip.conf", home / ".config" / "pip" / "pip.conf"]
