@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hack.generate import crds
+from hack.generate import crds, reference
 
 ROOT = Path(__file__).resolve().parents[2]
 CRD_FOLDERS = ("crds", "charts/model-operator/files/crds")
@@ -20,6 +20,7 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
     check = parser.parse_args(arguments).check
     folders = [root / folder for folder in CRD_FOLDERS]
     expected = {folder / name: text for name, text in crds.files() for folder in folders}
+    expected[root / reference.PATH] = reference.reference()
     present = {path for folder in folders for path in folder.glob("*.yaml")}
     stale = [path for path, text in expected.items() if not _holds(path, text)]
     surplus = sorted(present - expected.keys())

@@ -299,8 +299,9 @@ class Analysis(Strict, frozen=True, kw_only=True):
     metrics: Annotated[
         tuple[Metric, ...],
         Meta(
-            description="Health queries. Default: share of failed requests, latency against "
-            "stable; from the pods themselves. Readiness and restarts always count.",
+            description="Health queries. Default: at most 1 % of requests answered with 5xx, at "
+            "most twice stable's share of other 4xx than 429, p99 latency at most 50 % above "
+            "stable's. Readiness and crash loops count without a query.",
             max_length=16,
             extra_json_schema=map_by("name"),
         ),
