@@ -44,7 +44,7 @@ def draw(history: History, format_: str) -> bytes:
         _draw_accuracy(accuracy, bins)
         _draw_marks((weights, answers, errors, accuracy), history)
         accuracy.set_xlabel("seconds since the first version was applied")
-        accuracy.set_xlim(0, history.end - history.start)
+        accuracy.set_xlim(0, max(BIN_S, history.end - history.start))
         output = BytesIO()
         # No SVG metadata: it is a time, and links to vocabularies elsewhere.
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type")) if format_ == "svg" else None
@@ -104,7 +104,8 @@ def _draw_weights(axes: Axes, history: History, names: Mapping[str, str]) -> Non
     axes.set_ylabel("traffic weight, %")
     axes.set_ylim(-4, 112)
     axes.grid(alpha=0.25)
-    axes.legend(loc="center left", framealpha=0.9)
+    if axes.get_lines():
+        axes.legend(loc="center left", framealpha=0.9)
 
 
 def _on_the_route(spans: list[Span]) -> list[Span]:

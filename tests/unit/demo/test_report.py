@@ -1,0 +1,89 @@
+import re
+from html.parser import HTMLParser
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from hack.demo.history import History, RouteSeen
+from hack.demo.judge import judge
+from hack.demo.picture import draw
+from hack.demo.report import write_report
+from tests.unit.demo.histories import ROUTES, STATUSES, good_run
+
+
+def report(history: History, output: Path) -> str:
+    text = StringIO()
+    write_report(history, judge(history), output, Console(file=text, width=200))
+    return text.getvalue()
+
+
+class References(HTMLParser):
+    """Collects what a page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            loads = name in {"src", "href", "xlink:href", "data"} and value is not None
+            if loads and not str(value).startswith(("#", "data:")):
+                self.found.append(f"<{tag} {name}={value}>")
+
+
+def test_the_table_tells_what_became_of_each_version(tmp_path: Path) -> None:
+    text = report(good_run().history(), tmp_path)
+
+    assert re.search(r"3: model 3.*RolledBack.*MetricFailed", text)
+    assert "every outcome was the expected one" in text
+
+
+def test_what_is_not_as_expected_is_said_in_the_terminal_and_on_the_page(tmp_path: Path) -> None:
+    run = good_run()
+    run.replace_records([*STATUSES[-2:], ROUTES[-1]], [])
+
+    text = report(run.history(), tmp_path)
+
+    assert "version 3 is Unfinished, expected RolledBack" in text
+    assert "every outcome" not in text
+    assert "version 3 is Unfinished" in (tmp_path / "rollout.html").read_text()
+
+
+def test_the_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
+    report(good_run().history(), tmp_path)
+    page = (tmp_path / "rollout.html").read_text()
+
+    references = References()
+    references.feed(page)
+
+    assert references.found == []
+    assert "<?xml" not in page
+    for words in ("traffic weight, %", "errors/s", "version 2: model 2", "promoted", "rolled back"):
+        assert words in page
+
+
+def test_the_picture_is_a_png_that_can_be_read(tmp_path: Path) -> None:
+    report(good_run().history(), tmp_path)
+
+    with Image.open(tmp_path / "rollout.png") as image:
+        assert image.width > 1000
+        assert len(image.convert("RGB").getcolors(maxcolors=1 << 20) or ()) > 50
+
+
+def test_the_same_history_gives_the_same_picture() -> None:
+    history = good_run().history()
+
+    assert draw(history, "svg") == draw(history, "svg")
+
+
+@pytest.mark.parametrize("records", [[], [RouteSeen(1.0, {"digits-a": 100})]])
+def test_a_run_that_broke_off_early_still_has_a_report(
+    tmp_path: Path, records: list[RouteSeen]
+) -> None:
+    text = report(History.of(records), tmp_path)
+
+    assert "no version was applied" in text
+    assert (tmp_path / "rollout.png").exists()
