@@ -142,7 +142,8 @@ class PrivateEngine:
             ensure_packages(ENGINE_PACKAGES, self.run)
             host.record(self.layout.host_state)
             host.raise_limits()
-            ports = state.choose_ports()
+            # Those that it had: somebody may have them in a shell's variable.
+            ports = state.choose_ports(known.ports) if known else state.choose_ports()
             self._start(ports)
         if not self._docker.succeeds("docker", "image", "inspect", self.image):
             self._load_image()

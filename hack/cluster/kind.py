@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +31,8 @@ WORKERS = 2
 _CREATE_S = 300.0
 _DELETE_S = 120.0
 _LOAD_S = 300.0
-_RESTART_S = 120
+_RESTART_S = 120.0
+_POLL_S = 0.5
 _INBOX = "/inbox"
 
 
@@ -181,12 +184,20 @@ class Kind:
         self.run.run("docker", "kill", node)
 
     def start_node(self, node: str) -> None:
-        """Start a stopped node and wait until it is ready."""
+        """Start a stopped node and wait until it is ready.
+
+        Raises:
+            ClusterError: it was not ready in time.
+        """
+        began = datetime.now(UTC).replace(microsecond=0)
         self.run.run("docker", "start", node)
-        self.run.run(
-            *(self.kubectl, "wait", f"node/{node}", "--for=condition=Ready"),
-            f"--timeout={_RESTART_S}s",
-        )
+        deadline = time.monotonic() + _RESTART_S
+        while not is_ready_since(
+            self.run.output(self.kubectl, "get", "node", node, "-o", "json"), began
+        ):
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{node} is not ready after {_RESTART_S:.0f} s; see {self.log}")
+            time.sleep(_POLL_S)
 
     def worker(self, number: int) -> str:
         """Return the name of worker 1, 2, ....
@@ -201,7 +212,8 @@ class Kind:
 
     def export_logs(self, folder: Path) -> None:
         """Write the logs of nodes, kubelets, containerd and pods into a folder."""
-        self.run.run(
+        # It fails for a node that does not run, after it has written what the others have.
+        self.run.succeeds(
             *(self.programs / "kind", "export", "logs", folder),
             *("--name", self.layout.cluster),
             timeout_s=_LOAD_S,
@@ -233,6 +245,24 @@ def parse_nodes(listed: str) -> tuple[Node, ...]:
         for name, state in (line.split(maxsplit=1) for line in listed.splitlines() if line)
     ]
     return tuple(sorted(nodes, key=lambda node: ("control-plane" not in node.name, node.name)))
+
+
+def is_ready_since(node: str, began: datetime) -> bool:
+    """Tell whether a node's own kubelet has said since a time that it is ready.
+
+    For some 40 s a node that was stopped still counts as ready: only its word after that time
+    means something.
+
+    Args:
+        node: what ``kubectl get node NAME -o json`` prints.
+        began: in whole seconds, as the API's times are.
+    """
+    return any(
+        condition["type"] == "Ready"
+        and condition["status"] == "True"
+        and datetime.fromisoformat(condition["lastHeartbeatTime"]) >= began
+        for condition in json.loads(node).get("status", {}).get("conditions", [])
+    )
 
 
 def describe_pods(raw: str) -> tuple[int, int]:

@@ -10,9 +10,6 @@ from pathlib import Path
 
 from hack.cluster.process import ClusterError
 
-# Preferred, so that they are the same each time; where one is taken, any other will do.
-_PREFERRED = {"api": 16443, "gateway": 16080, "prometheus": 16090}
-
 
 @dataclass(frozen=True, slots=True)
 class Ports:
@@ -21,6 +18,10 @@ class Ports:
     api: int
     gateway: int
     prometheus: int
+
+
+# The same each time, unless something else has one of them.
+PREFERRED = Ports(api=16443, gateway=16080, prometheus=16090)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +78,13 @@ def find_process(pid: int, proc: Path = Path("/proc")) -> Process | None:
     return None if fields[0] == "Z" else Process(pid, int(fields[19]))
 
 
-def choose_ports() -> Ports:
-    """Choose free ports on the loopback.
+def choose_ports(preferred: Ports = PREFERRED) -> Ports:
+    """Choose free ports on the loopback, the preferred ones where they are free.
 
     Raises:
         ClusterError: there is no free port at all.
     """
-    return Ports(**{name: _free(port) for name, port in _PREFERRED.items()})
+    return Ports(_free(preferred.api), _free(preferred.gateway), _free(preferred.prometheus))
 
 
 def _free(preferred: int) -> int:
