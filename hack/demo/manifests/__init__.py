@@ -1,4 +1,4 @@
-"""The demo's manifests: the files beside this one, with what is only known when it runs."""
+"""The demo's manifests: the files beside this module, with what is only known when it runs."""
 
 import base64
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from hack.demo.train import Models, TrainedModel
 
 Manifest: TypeAlias = dict[str, Any]
 
-FOLDER = Path(__file__).with_name("manifests")
+FOLDER = Path(__file__).parent
 MODEL_DEPLOYMENT = "digits"
 
 
