@@ -13,7 +13,7 @@ import yaml
 
 from model_operator.adapters import kube
 from tests.apiserver.control_plane import ControlPlane, KubectlError
-from tests.chart.conftest import CHART, NAMESPACE, RELEASE, Helm, Render, only
+from tests.chart.conftest import CHART, NAMESPACE, RELEASE, Helm, HelmError, Render, only
 from tests.unit.api.manifests import minimal
 
 _ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-model-operator"
@@ -191,3 +191,23 @@ def test_an_upgrade_of_the_chart_upgrades_the_crds(
     _install(installed, helm, newer)
 
     assert "newField" in installed.kubectl("get", "crd", crd["metadata"]["name"], "-o", "yaml")
+
+
+def test_crds_that_were_applied_by_hand_are_taken_over_when_asked(
+    bare: ControlPlane, helm: Helm, installed: ControlPlane
+) -> None:
+    """As the chart's README says."""
+    helm("uninstall", RELEASE, *_where(bare))
+    crds = [str(path) for path in (CHART / "files" / "crds").glob("*.yaml")]
+    for path in crds:
+        installed.kubectl("delete", "-f", path)
+    for path in crds:
+        installed.kubectl("create", "-f", path)
+
+    with pytest.raises(HelmError, match="invalid ownership metadata"):
+        _install(bare, helm)
+    helm("upgrade", "--install", RELEASE, str(CHART), *_where(bare), "--take-ownership")
+
+    owner = "{.metadata.annotations.meta\\.helm\\.sh/release-name}"
+    said = bare.kubectl("get", "-f", crds[0], "-o", f"jsonpath={owner}")
+    assert said == RELEASE

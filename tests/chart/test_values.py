@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from model_operator.settings import read_settings
 from tests.chart.conftest import CHART, NAMESPACE, Helm, HelmError, Objects, Render, only
@@ -24,6 +25,15 @@ def _environment(objects: Objects) -> dict[str, Any]:
 
 def test_the_chart_passes_helms_lint(helm: Helm) -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART))
+
+
+def test_the_readme_explains_every_value() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    readme = (CHART / "README.md").read_text()
+
+    missing = [name for name in values if f"`{name}" not in readme]
+
+    assert missing == []
 
 
 def test_the_defaults_render_one_operator_that_can_roll_back(render: Render) -> None:

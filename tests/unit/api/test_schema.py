@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,10 @@ _MAX_BYTES = 100_000
 _DESCRIBED_BY_THEIR_LIST = "items"
 
 
-def _crd(path: Path) -> dict[str, Any]:
-    crd: dict[str, Any] = yaml.safe_load(path.read_text())
-    return crd
-
-
+@cache
 def _schema(path: Path) -> dict[str, Any]:
-    schema: dict[str, Any] = _crd(path)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    crd = yaml.safe_load(path.read_text())
+    schema: dict[str, Any] = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     return schema
 
 
