@@ -1,21 +1,11 @@
 """The inference protocol's operations on one model, free of any transport."""
 
-import asyncio
-import logging
-import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
-from numpy.typing import NDArray
-
-from model_server.admission import TOO_LATE, Admission, DeadlineExceededError
 from model_server.metrics import Metrics
-from model_server.model import ExecutionError, Model, Run
-from model_server.signature import Signature, Tensor, TensorSpec
-
-_log = logging.getLogger(__name__)
+from model_server.model import Model, Run
+from model_server.signature import Signature, Tensor
+from model_server.workers import Workers
 
 
 class NotReadyError(Exception):
@@ -46,19 +36,17 @@ class InferenceResponse:
 
 
 class DataPlane:
-    """One model as a service: admission, deadlines and metrics around its runs.
+    """One model as a service: threads, deadlines and metrics around its runs.
 
     All methods belong to one event loop; the model itself runs in threads.
     """
 
     def __init__(self, *, concurrency: int, max_waiting: int, metrics: Metrics) -> None:
-        self._admission = Admission(slots=concurrency, max_waiting=max_waiting)
-        self._executor = ThreadPoolExecutor(concurrency, thread_name_prefix="inference")
+        self._workers = Workers(count=concurrency, max_waiting=max_waiting)
         self._metrics = metrics
         self._model: Model | None = None
         self._draining = False
-        self._running = 0
-        metrics.observe(ready=lambda: self.ready, queue_depth=lambda: self._admission.waiting)
+        metrics.observe(ready=lambda: self.ready, queue_depth=lambda: self._workers.waiting)
 
     @property
     def ready(self) -> bool:
@@ -73,7 +61,7 @@ class DataPlane:
     @property
     def must_wait(self) -> bool:
         """Whether a request that comes now has to wait for another one's end."""
-        return self._admission.must_wait
+        return self._workers.must_wait
 
     def attach(self, model: Model) -> None:
         """Become ready with `model`."""
@@ -98,7 +86,7 @@ class DataPlane:
 
         Args:
             request: What to run it on.
-            deadline: When to give up, in the time of the event loop.
+            deadline: When to give up, in the time of the event loop; finite.
 
         Raises:
             NotReadyError: There is no model yet.
@@ -110,67 +98,25 @@ class DataPlane:
         model = self._loaded()
         feed = model.signature.bind(request.inputs)
         outputs = model.signature.select(request.outputs)
-        waited_s = await self._admission.enter(deadline)
-        self._metrics.queue_s.observe(waited_s)
-        arrays = await self._run(model, outputs, feed, deadline)
+        run = Run()
+        timed = await self._workers.run(
+            lambda: model.run(outputs, feed, run), stop=run.stop, deadline=deadline
+        )
+        self._metrics.queue_s.observe(timed.waited_s)
+        self._metrics.compute_s.observe(timed.took_s)
         return InferenceResponse(
             outputs=tuple(
                 Tensor(spec.name, spec.datatype, array)
-                for spec, array in zip(outputs, arrays, strict=True)
+                for spec, array in zip(outputs, timed.result, strict=True)
             ),
             id=request.id,
         )
 
     def close(self) -> int:
         """Start no more runs, and return how many are still under way in their threads."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
-        return self._running
+        return self._workers.close()
 
     def _loaded(self) -> Model:
         if self._model is None:
             raise NotReadyError("the model is still being loaded")
         return self._model
-
-    async def _run(
-        self,
-        model: Model,
-        outputs: Sequence[TensorSpec],
-        feed: Mapping[str, NDArray[Any]],
-        deadline: float,
-    ) -> list[NDArray[Any]]:
-        """Run in a thread, with a slot that is held until that thread is free again."""
-        loop = asyncio.get_running_loop()
-        run = Run()
-        future = loop.run_in_executor(self._executor, self._timed, model, outputs, feed, run)
-        self._running += 1
-        future.add_done_callback(self._finished)
-        try:
-            # NB: not `wait_for`, which would cancel the future and so free the slot of a thread
-            # that is still busy
-            await asyncio.wait((future,), timeout=deadline - loop.time())
-        except asyncio.CancelledError:
-            run.stop()
-            raise
-        if not future.done():
-            run.stop()
-            raise DeadlineExceededError(TOO_LATE)
-        return future.result()
-
-    def _timed(
-        self,
-        model: Model,
-        outputs: Sequence[TensorSpec],
-        feed: Mapping[str, NDArray[Any]],
-        run: Run,
-    ) -> list[NDArray[Any]]:
-        started = time.perf_counter()
-        try:
-            return model.run(outputs, feed, run)
-        finally:
-            self._metrics.compute_s.observe(time.perf_counter() - started)
-
-    def _finished(self, future: "asyncio.Future[list[NDArray[Any]]]") -> None:
-        self._running -= 1
-        self._admission.leave()
-        if not future.cancelled() and isinstance(future.exception(), ExecutionError):
-            _log.debug("run failed", extra={"reason": str(future.exception())})

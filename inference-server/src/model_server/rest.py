@@ -10,13 +10,13 @@ from typing import Any
 import orjson
 
 from model_server import __version__
-from model_server.admission import DeadlineExceededError, OverloadedError
 from model_server.dataplane import DataPlane, InferenceResponse, NotReadyError
 from model_server.logs import RateLimited
 from model_server.metrics import CLIENT_CLOSED_REQUEST, Metrics
 from model_server.model import ExecutionError
 from model_server.rest_codec import decode_request, encode_metadata, encode_response
 from model_server.signature import InvalidRequestError
+from model_server.workers import DeadlineExceededError, OverloadedError
 
 _log = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model_server.admission import DeadlineExceededError, OverloadedError
 from model_server.dataplane import DataPlane, InferenceRequest, NotReadyError
 from model_server.datatypes import Datatype
 from model_server.metrics import Metrics
 from model_server.model import ExecutionError
 from model_server.signature import InvalidRequestError, Tensor
+from model_server.workers import DeadlineExceededError, OverloadedError
 from tests.unit.server import onnx_models
 from tests.unit.server.serving import GatedModel, loaded
 
@@ -41,6 +41,10 @@ def dataplane(model: GatedModel, metrics: Metrics) -> Iterator[DataPlane]:
     plane.close()
 
 
+def soon() -> float:
+    return asyncio.get_running_loop().time() + 20
+
+
 def start(dataplane: DataPlane, timeout_s: float = 20.0) -> "asyncio.Task[object]":
     loop = asyncio.get_running_loop()
     return loop.create_task(dataplane.infer(request(0), loop.time() + timeout_s))
@@ -61,7 +65,7 @@ async def test_an_answer_carries_the_outputs_and_the_callers_id(
 ) -> None:
     model.gate.set()
 
-    response = await dataplane.infer(request(1, 0), deadline=float("inf"))
+    response = await dataplane.infer(request(1, 0), deadline=soon())
 
     assert response.outputs[0].array.tolist() == [20.0, 10.0]
     assert response.id == "7"
@@ -72,7 +76,7 @@ async def test_without_a_model_nothing_is_ready(metrics: Metrics) -> None:
 
     assert not dataplane.ready
     with pytest.raises(NotReadyError):
-        await dataplane.infer(request(0), deadline=float("inf"))
+        await dataplane.infer(request(0), deadline=soon())
     with pytest.raises(NotReadyError):
         dataplane.signature()
     dataplane.close()
@@ -85,14 +89,14 @@ async def test_draining_ends_readiness_but_not_service(
     dataplane.begin_drain()
 
     assert not dataplane.ready
-    assert (await dataplane.infer(request(0), deadline=float("inf"))).outputs
+    assert (await dataplane.infer(request(0), deadline=soon())).outputs
 
 
 async def test_a_request_that_does_not_fit_takes_no_slot(
     dataplane: DataPlane, model: GatedModel
 ) -> None:
     with pytest.raises(InvalidRequestError):
-        await dataplane.infer(InferenceRequest(inputs=()), deadline=float("inf"))
+        await dataplane.infer(InferenceRequest(inputs=()), deadline=soon())
 
     assert model.most_running == 0
 
@@ -207,7 +211,7 @@ async def test_a_failing_run_frees_its_slot(dataplane: DataPlane, model: GatedMo
     model.gate.set()
     for _ in range(3):
         with pytest.raises(ExecutionError, match="out of data bounds"):
-            await dataplane.infer(request(99), deadline=float("inf"))
+            await dataplane.infer(request(99), deadline=soon())
 
     assert not dataplane.must_wait
 
