@@ -18,7 +18,7 @@ from tests.apiserver.control_plane import ControlPlane
 from tests.chart.conftest import NAMESPACE, RELEASE, Render
 from tests.unit.api.manifests import minimal
 
-_START_S = 30.0
+_START_S = 60.0
 _POLL_S = 0.1
 _ACCOUNT = f"{RELEASE}-model-operator"
 
