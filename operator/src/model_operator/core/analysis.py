@@ -12,7 +12,7 @@ retry or a new rollout begins with ``AnalysisState()``. It survives in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
@@ -27,6 +27,7 @@ from model_operator.core.limits import (
     assess_value,
 )
 from model_operator.core.plan import Plan, Subject, Test, Unusable, compile_plan
+from model_operator.core.runs import Moment
 from model_operator.core.verdict import Finding, Outcome, Verdict, combine, no_data, unanswered
 from model_operator.core.versus import VersusState, VersusTest, assess_versus
 
@@ -129,13 +130,15 @@ def assess(
                 for test, fingerprint in zip(plan.tests, plan.fingerprints, strict=True)
             )
         )
-    tests = {
-        test.name: _assess_one(
-            test, _known(state, test, fingerprint), fingerprint, answers, step=step, now=now
-        )
-        for test, fingerprint in zip(plan.tests, plan.fingerprints, strict=True)
-    }
-    verdict = combine(tuple(one.finding for one in tests.values()))
+    tests: dict[str, TestState] = {}
+    # What counts events goes first: the others are judged by how many there were.
+    for test, fingerprint in sorted(
+        zip(plan.tests, plan.fingerprints, strict=True), key=lambda pair: not _counts(pair[0])
+    ):
+        known = _known(state, test, fingerprint) or _unknown(test, fingerprint, now)
+        moment = Moment(now, _served(tests.values()))
+        tests[test.name] = _assess_one(test, known, answers, step=step, moment=moment)
+    verdict = combine(tuple(tests[test.name].finding for test in plan.tests))
     return AnalysisState(look=now, step=step, tests=tests), verdict
 
 
@@ -164,38 +167,49 @@ def _unchanged(test: Test, known: TestState | None, now: float, *, same_step: bo
     return no_data(test.name, "nothing was measured in this step yet", now)
 
 
+def _unknown(test: Test, fingerprint: str, now: float) -> TestState:
+    return TestState(fingerprint, no_data(test.name, "nothing was measured yet", now))
+
+
+def _counts(test: Test) -> bool:
+    return isinstance(test, EventsTest | VersusTest)
+
+
+def _served(tests: Iterable[TestState]) -> float | None:
+    """Events of the revision since the rollout began, by the metric that counts most of them."""
+    tallies = [one.tally for test in tests for one in (test.events, test.versus) if one is not None]
+    return max((tally.served for tally in tallies), default=None)
+
+
 def _assess_one(
     test: Test,
-    known: TestState | None,
-    fingerprint: str,
+    known: TestState,
     answers: Mapping[Query, Answer],
     *,
     step: int,
-    now: float,
+    moment: Moment,
 ) -> TestState:
-    if known is not None and known.finding.outcome is Outcome.FAIL:
+    if known.finding.outcome is Outcome.FAIL:
         return known
     missing = Failure(FailureKind.UNAVAILABLE, "was not asked")
     answers = {query: answers.get(query, missing) for query in test.queries}
-    memory = known or TestState(fingerprint, unanswered(test.name, missing, now))
+    now = moment.now
     match test:
         case EventsTest():
-            events, finding = assess_events(
-                test, memory.events or EventsState(), answers, step=step, now=now
-            )
-            return replace(memory, finding=finding, events=events)
+            events = known.events or EventsState()
+            events, finding = assess_events(test, events, answers, step=step, now=now)
+            return replace(known, finding=finding, events=events)
         case VersusTest():
-            versus, finding = assess_versus(
-                test, memory.versus or VersusState(), answers, step=step, now=now
-            )
-            return replace(memory, finding=finding, versus=versus)
+            versus = known.versus or VersusState()
+            versus, finding = assess_versus(test, versus, answers, step=step, now=now)
+            return replace(known, finding=finding, versus=versus)
         case ValueTest():
-            limit, finding = assess_value(test, memory.limit or LimitState(), answers, now=now)
-            return replace(memory, finding=finding, limit=limit)
+            limit, finding = assess_value(test, known.limit or LimitState(), answers, moment)
+            return replace(known, finding=finding, limit=limit)
         case ComparisonTest():
-            limit, finding = assess_comparison(test, memory.limit or LimitState(), answers, now=now)
-            return replace(memory, finding=finding, limit=limit)
+            limit, finding = assess_comparison(test, known.limit or LimitState(), answers, moment)
+            return replace(known, finding=finding, limit=limit)
         case Unusable():
-            return replace(memory, finding=unanswered(test.name, test.failure, now))
+            return replace(known, finding=unanswered(test.name, test.failure, now))
         case _:
             assert_never(test)

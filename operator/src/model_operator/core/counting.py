@@ -25,12 +25,14 @@ class Tally:
 
     Attributes:
         mixture: The sequential test, over all steps.
+        served: Events since the rollout began, over all steps.
         step: The step that the next two are about; None before the first look.
         bad: Bad events of this step.
         total: Events of this step.
     """
 
     mixture: Mixture = field(default_factory=Mixture)
+    served: float = 0.0
     step: int | None = None
     bad: float = 0.0
     total: float = 0.0
@@ -41,9 +43,12 @@ class Tally:
         The events of the look that first sees a step began in the step before: they count for the
         test, but not as evidence of this step.
         """
+        served = self.served + total
         if self.step != step:
-            return Tally(mixture, step)
-        return replace(self, mixture=mixture, bad=self.bad + bad, total=self.total + total)
+            return Tally(mixture, served, step)
+        return replace(
+            self, mixture=mixture, served=served, bad=self.bad + bad, total=self.total + total
+        )
 
 
 def judge(

@@ -11,15 +11,21 @@ Stable's number is noise too. A comparison therefore needs a breach by a wide ma
 stable's number) for one window, or any breach for `PATIENCE` windows. Where stable has no traffic
 any more (a bake, a weight of 100 %), the highest of its remembered numbers takes its place: one of
 them may have been low by chance.
+
+Where requests are few, time alone proves nothing either: one slow request is the percentile of its
+whole window. A number that a query reads over a range is therefore confirmed by events as well, if
+a counting metric of the analysis tells how many there were: `LEAST_EVENTS`, or `PATIENCE_EVENTS`
+where patience is asked for.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from model_operator.api.samples import Answer, Failure, FailureKind, Query
+from model_operator.core.runs import LEAST_EVENTS, Moment, Run
 from model_operator.core.verdict import (
     ANALYSIS_FAILED,
     BREACH_UNCONFIRMED,
@@ -32,8 +38,8 @@ from model_operator.core.verdict import (
 
 WIDE = 2.25
 PATIENCE = 6.0
+PATIENCE_EVENTS = 3 * LEAST_EVENTS
 
-_LEAST_LOOKS = 3
 _REMEMBERED = 12
 """Numbers of stable, at least a window apart."""
 
@@ -48,6 +54,8 @@ class ValueTest:
         lowest: Fails below this; None for no limit.
         highest: Fails above this; None for no limit.
         window_s: Span that one number covers, seconds.
+        counted: Whether the number is made of events (the query reads a range), so that a breach
+            must be seen over enough of them.
     """
 
     name: str
@@ -55,6 +63,7 @@ class ValueTest:
     lowest: float | None
     highest: float | None
     window_s: float
+    counted: bool
 
     @property
     def queries(self) -> tuple[Query, ...]:
@@ -73,6 +82,8 @@ class ComparisonTest:
             it before takes its place.
         increase: Largest healthy increase, as a share of stable's number.
         window_s: Span that one number covers, seconds.
+        counted: Whether the number is made of events (the query reads a range), so that a breach
+            must be seen over enough of them.
     """
 
     name: str
@@ -80,43 +91,12 @@ class ComparisonTest:
     stable: Query | None
     increase: float
     window_s: float
+    counted: bool
 
     @property
     def queries(self) -> tuple[Query, ...]:
         """What to ask at each look."""
         return (self.candidate,) if self.stable is None else (self.candidate, self.stable)
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Looks in a row that showed a breach.
-
-    Attributes:
-        looks: How many; 0 when the last look showed none.
-        since: When the first was, seconds since the epoch.
-        last: When the last was.
-    """
-
-    looks: int = 0
-    since: float = 0.0
-    last: float = 0.0
-
-    def extended(self, *, breach: bool, window_s: float, now: float) -> Run:
-        """The run after one more look. A gap of more than a window begins a new one."""
-        if not breach:
-            return Run()
-        if self.looks == 0 or now - self.last > max(window_s, _gap(self)):
-            return Run(1, now, now)
-        return Run(self.looks + 1, self.since, now)
-
-    def spans(self, span_s: float) -> bool:
-        """Whether it lasts long enough to be no accident."""
-        return self.looks >= _LEAST_LOOKS and self.last - self.since >= span_s
-
-
-def _gap(run: Run) -> float:
-    # Looks may be further apart than the window is long.
-    return 3 * (run.last - run.since) / (run.looks - 1) if run.looks > 1 else math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +111,8 @@ class LimitState:
         looks: Looks with a number since the rollout began.
     """
 
-    breach: Run = Run()
-    wide: Run = Run()
+    breach: Run = field(default_factory=Run)
+    wide: Run = field(default_factory=Run)
     reference: tuple[float, ...] = ()
     reference_time: float = 0.0
     looks: int = 0
@@ -157,31 +137,36 @@ def one_number(answer: Answer) -> float | Failure | None:
 
 
 def assess_value(
-    test: ValueTest, state: LimitState, answers: Mapping[Query, Answer], *, now: float
+    test: ValueTest, state: LimitState, answers: Mapping[Query, Answer], moment: Moment
 ) -> tuple[LimitState, Finding]:
     """Judge one look at a `ValueTest`.
 
-    - fail: beyond the same limit at every look of a run that spans a window.
+    - fail: beyond a limit at every look of a run that spans a window.
     - error: no answer, or more than one series.
     - insufficient: no number, or a breach that is not confirmed yet.
     - pass: a number within the limits, taken in this step.
     """
     value = one_number(answers[test.query])
     if isinstance(value, Failure):
-        return state, unanswered(test.name, value, now)
+        return state, unanswered(test.name, value, moment.now)
     if value is None:
-        return state, no_data(test.name, "no number", now)
+        return state, no_data(test.name, "no number", moment.now)
     too_low = test.lowest is not None and value < test.lowest
     too_high = test.highest is not None and value > test.highest
-    limit = test.lowest if too_low or test.highest is None else test.highest
-    state = _look(state, test.window_s, breach=too_low or too_high, now=now)
-    text = f"{value:.4g}, {'lower' if too_low else 'upper'} limit {limit:.4g}"
-    failed = state.breach.spans(test.window_s)
-    return state, _judge(test.name, state, text, value, limit, failed=failed, now=now)
+    word, limit = "upper", test.highest
+    if too_low or limit is None:
+        word, limit = "lower", test.lowest
+    moment = moment if test.counted else replace(moment, served=None)
+    state = _look(state, test.window_s, moment, breach=too_low or too_high)
+    text = f"{value:.4g}, {word} limit {limit:.4g}"
+    failed = state.breach.spans(test.window_s, LEAST_EVENTS)
+    return state, _judge(
+        test.name, state, moment, text=text, value=value, limit=limit, failed=failed
+    )
 
 
 def assess_comparison(
-    test: ComparisonTest, state: LimitState, answers: Mapping[Query, Answer], *, now: float
+    test: ComparisonTest, state: LimitState, answers: Mapping[Query, Answer], moment: Moment
 ) -> tuple[LimitState, Finding]:
     """Judge one look at a `ComparisonTest`.
 
@@ -196,20 +181,25 @@ def assess_comparison(
     stable = one_number(answers[test.stable]) if test.stable is not None else None
     for number in (value, stable):
         if isinstance(number, Failure):
-            return state, unanswered(test.name, number, now)
+            return state, unanswered(test.name, number, moment.now)
     if isinstance(stable, float):
-        state = _remember(state, stable, test.window_s, now)
+        state = _remember(state, stable, test.window_s, moment.now)
     else:
         stable = max(state.reference, default=None)
     if not isinstance(value, float) or stable is None:
         missing = "stable" if isinstance(value, float) else "the candidate"
-        return state, no_data(test.name, f"no number of {missing}", now)
+        return state, no_data(test.name, f"no number of {missing}", moment.now)
     limit = stable + abs(stable) * test.increase
     wide = stable != 0 and value > max(limit, stable + abs(stable) * (WIDE - 1))
-    state = _look(state, test.window_s, breach=value > limit, wide=wide, now=now)
+    moment = moment if test.counted else replace(moment, served=None)
+    state = _look(state, test.window_s, moment, breach=value > limit, wide=wide)
     text = f"{value:.4g}, stable {stable:.4g}, limit {limit:.4g}"
-    failed = state.wide.spans(test.window_s) or state.breach.spans(PATIENCE * test.window_s)
-    return state, _judge(test.name, state, text, value, limit, failed=failed, now=now)
+    failed = state.wide.spans(test.window_s, LEAST_EVENTS) or state.breach.spans(
+        PATIENCE * test.window_s, PATIENCE_EVENTS
+    )
+    return state, _judge(
+        test.name, state, moment, text=text, value=value, limit=limit, failed=failed
+    )
 
 
 def _remember(state: LimitState, stable: float, window_s: float, now: float) -> LimitState:
@@ -220,28 +210,28 @@ def _remember(state: LimitState, stable: float, window_s: float, now: float) -> 
 
 
 def _look(
-    state: LimitState, window_s: float, *, breach: bool, wide: bool = False, now: float
+    state: LimitState, window_s: float, moment: Moment, *, breach: bool, wide: bool = False
 ) -> LimitState:
     return replace(
         state,
         looks=state.looks + 1,
-        breach=state.breach.extended(breach=breach, window_s=window_s, now=now),
-        wide=state.wide.extended(breach=wide, window_s=window_s, now=now),
+        breach=state.breach.extended(moment, breach=breach, window_s=window_s),
+        wide=state.wide.extended(moment, breach=wide, window_s=window_s),
     )
 
 
 def _judge(
     name: str,
     state: LimitState,
+    moment: Moment,
+    *,
     text: str,
     value: float,
     limit: float | None,
-    *,
     failed: bool,
-    now: float,
 ) -> Finding:
     run = state.breach
-    lasted = f"at each of {run.looks} looks in {run.last - run.since:.0f} s"
+    lasted = f"at each of {run.looks} looks in {run.lasted_s:.0f} s"
     if failed:
         outcome, reason, message = Outcome.FAIL, ANALYSIS_FAILED, f"{text}, breached {lasted}"
     elif run.looks:
@@ -257,6 +247,6 @@ def _judge(
         threshold=limit,
         samples=run.looks or state.looks,
         message=f"{name}: {message}",
-        time=now,
+        time=moment.now,
         collecting=outcome is Outcome.INSUFFICIENT,
     )

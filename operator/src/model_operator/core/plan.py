@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,6 +14,9 @@ from model_operator.core.events import EventsTest
 from model_operator.core.limits import ComparisonTest, ValueTest
 from model_operator.core.templates import TemplateError, render
 from model_operator.core.versus import VersusTest
+
+_RANGE = re.compile(r"\[\s*(?:\d|\{\{)")
+"""Of a selector, such as ``[1m]`` or ``[{{ window }}]``."""
 
 _COMPARES_WITH_ITSELF = Failure(
     FailureKind.CONFIGURATION,
@@ -143,6 +147,7 @@ def _value_test(value: Value, ask: _Asker) -> Test:
         lowest=value.min.value if value.min else None,
         highest=value.max.value if value.max else None,
         window_s=value.window.seconds,
+        counted=_RANGE.search(value.query) is not None,
     )
 
 
@@ -158,6 +163,7 @@ def _comparison_test(comparison: Comparison, ask: _Asker) -> Test:
         stable=stable,
         increase=comparison.max_increase_percent / 100,
         window_s=window_s,
+        counted=_RANGE.search(comparison.query) is not None,
     )
 
 
