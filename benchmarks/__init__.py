@@ -1,0 +1,1 @@
+"""What takes how long, measured on the real cluster."""
