@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hack.demo.train import INPUT_NAME, OUTPUT_NAME, TrainedModel
+
+Tensor = npt.NDArray[Any]
 
 PIXELS, DIGITS = 64, 10
 OPSET = 17
@@ -42,17 +46,15 @@ def slow_model(path: Path, version: int) -> TrainedModel:
         helper.make_node("MatMul", [INPUT_NAME, "weights"], ["scores"]),
         helper.make_node("Add", ["scores", "nothing"], [OUTPUT_NAME]),
     ]
-    constants = {
+    constants: dict[str, Tensor] = {
         "turns": np.array(SLOW_LOOPS, dtype=np.int64),
         "yes": np.array(1, dtype=bool),
-        "pixels_of_one": np.zeros((1, PIXELS), dtype=np.float32),
         "mixing": np.eye(PIXELS, dtype=np.float32),
         "weights": _weights(),
+        "zero": np.array(0, dtype=np.float32),
     }
     # the loop starts from the request, or ONNX Runtime would fold it away
     nodes.insert(0, helper.make_node("Mul", [INPUT_NAME, "zero"], ["pixels_of_one"]))
-    constants["zero"] = np.array(0, dtype=np.float32)
-    del constants["pixels_of_one"]
     return _save(path, version, "right, but slow", nodes, constants)
 
 
@@ -70,7 +72,7 @@ def hungry_model(path: Path, version: int) -> TrainedModel:
         helper.make_node("MatMul", [INPUT_NAME, "weights"], ["scores"]),
         helper.make_node("Add", ["scores", "nothing"], [OUTPUT_NAME]),
     ]
-    constants = {
+    constants: dict[str, Tensor] = {
         "little": np.array(INK_OF_A_DIGIT, dtype=np.float32),
         "floats": np.array(HUNGRY_FLOATS, dtype=np.float32),
         "one_dimension": np.array([1], dtype=np.int64),
@@ -85,7 +87,7 @@ def corrupt_model(path: Path, version: int) -> TrainedModel:
     return _described(path, version, "no model at all")
 
 
-def _weights() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _weights() -> Tensor:
     random = np.random.default_rng(0)
     return random.normal(size=(PIXELS, DIGITS)).astype(np.float32)
 
@@ -95,7 +97,7 @@ def _save(
     version: int,
     title: str,
     nodes: list[onnx.NodeProto],
-    constants: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]],
+    constants: dict[str, Tensor],
 ) -> TrainedModel:
     graph = helper.make_graph(
         nodes,
