@@ -69,8 +69,9 @@ def test_s05_a_slow_model_is_rolled_back_on_its_latency(stage: Stage) -> None:
             "type": "Comparison",
             "comparison": {"query": query, "maxIncreasePercent": 50, "window": "10s"},
         }
+        manifest["spec"]["rollout"]["steps"] = [{"setWeight": {"percent": 25, "duration": "2m"}}]
 
-    s = stage(step_s=40).serving(1, rate=20)
+    s = stage().serving(1, rate=20)
     s.apply(SLOW, expected=Outcome.ROLLED_BACK, change=compare)
     why = s.wait_for_rollback()
     assert "latency-p99" in why
