@@ -56,9 +56,9 @@ def _serve(args: list[str]) -> int:
 
 
 def _exit(code: int, stuck_threads: int = 0) -> int:
-    """Return `code`, or end the process with it where a thread would keep the interpreter waiting.
+    """Return `code`, or end the process with it at once where threads are still busy.
 
-    A thread inside ONNX Runtime cannot be interrupted, and Python joins its thread pools at exit.
+    Native code that comes back while Python shuts down aborts the process.
     """
     if stuck_threads:
         logging.shutdown()

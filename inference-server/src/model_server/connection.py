@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # How long a connection that was opened but never used may still bring its request during shutdown.
@@ -26,8 +27,13 @@ class ConnectionSettings:
     keep_alive_s: int = 120
 
 
-def connection_class(settings: ConnectionSettings) -> type[HttpToolsProtocol]:
-    """Return a protocol for uvicorn that follows `settings`."""
+def connection_class(settings: ConnectionSettings, revision: str) -> type[HttpToolsProtocol]:
+    """Return a protocol for uvicorn that follows `settings`.
+
+    Args:
+        settings: How long connections live.
+        revision: What `x-model-revision` says in the answers that no application sees.
+    """
 
     class Connection(HttpToolsProtocol):
         """A connection with an end."""
@@ -40,6 +46,10 @@ def connection_class(settings: ConnectionSettings) -> type[HttpToolsProtocol]:
             # not for secrets: it spreads reconnects
             age_s = settings.max_age_s * random.uniform(0.9, 1.0)  # noqa: S311
             self._expires_at = self.loop.time() + age_s
+            # uvicorn starts this clock after the first answer only
+            self.timeout_keep_alive_task = self.loop.call_later(
+                settings.keep_alive_s, self.timeout_keep_alive_handler
+            )
 
         def on_message_begin(self) -> None:
             self._receiving = True
@@ -50,6 +60,17 @@ def connection_class(settings: ConnectionSettings) -> type[HttpToolsProtocol]:
             self._receiving = False
             if self.loop.time() >= self._expires_at:
                 self.cycle.keep_alive = False
+
+        def send_400_response(self, msg: str) -> None:
+            """Answer what is no HTTP in the form of every other error."""
+            body = orjson.dumps({"error": msg})
+            head = (
+                "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+                f"x-model-revision: {revision}\r\ncontent-length: {len(body)}\r\n"
+                "connection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+            self.transport.close()
 
         def shutdown(self) -> None:
             """Close once there is nothing to lose.

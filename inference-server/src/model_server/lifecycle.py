@@ -53,6 +53,7 @@ class Server:
         )
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._loading = False
 
     def stop(self) -> None:
         """Ask for the ordered end; asked again, do not wait for the routers."""
@@ -64,7 +65,7 @@ class Server:
         """Serve until `stop`, then drain.
 
         Returns:
-            How many threads are still inside the model and will not end.
+            How many threads are still busy and may never end.
 
         Raises:
             StartupError: The ports or the model are not to be had.
@@ -85,7 +86,7 @@ class Server:
                 await self._drain()
             finally:
                 await self._finish(http, serving)
-                stuck = self._dataplane.close()
+                stuck = self._dataplane.close() + self._loading
                 # last, so that the drain can be watched to its end
                 exporter.close()
         _log.info("stopped", extra={"stuck_threads": stuck})
@@ -93,7 +94,11 @@ class Server:
 
     async def _load(self) -> None:
         started = time.perf_counter()
-        model = await _in_daemon_thread(lambda: load(self._config))
+        self._loading = True
+        try:
+            model = await _in_daemon_thread(lambda: load(self._config))
+        finally:
+            self._loading = False
         duration_s = time.perf_counter() - started
         self._metrics.load_s.set(duration_s)
         self._dataplane.attach(model)
@@ -139,7 +144,7 @@ class Server:
         )
         return uvicorn.Config(
             app,
-            http=connection_class(config.connection),
+            http=connection_class(config.connection, config.revision),
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -198,8 +203,11 @@ def run(config: ServerConfig, loop_factory: Callable[[], asyncio.AbstractEventLo
 
 def _listener(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    dualstack = host == "::" and socket.has_dualstack_ipv6()
     try:
-        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        return socket.create_server(
+            (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=dualstack
+        )
     except OSError as error:
         raise _cannot_listen(host, port, error) from error
 

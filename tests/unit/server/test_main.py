@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -111,6 +112,18 @@ def test_sigterm_ends_a_serving_process_with_0(path: Path) -> None:
         assert [entry["msg"] for entry in entries] == ["draining", "stopped"]
         assert process.wait(timeout=20) == 0
     assert answer.status_code == 200
+
+
+def test_sigterm_does_not_wait_for_a_download(path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent_host:
+        uri = f"http://127.0.0.1:{silent_host.getsockname()[1]}/model.onnx"
+        flags = {"model": uri, "model_dir": str(path.parent)}
+        with subprocess.Popen(command(path, **flags), stderr=subprocess.PIPE) as process:
+            download, _ = silent_host.accept()
+            with download:
+                process.send_signal(signal.SIGTERM)
+
+                assert process.wait(timeout=20) == 0
 
 
 def test_digest_prints_the_digest(path: Path) -> None:
