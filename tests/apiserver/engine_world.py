@@ -32,6 +32,7 @@ from model_operator.adapters.kube import (
     KubeClient,
     NotFoundError,
     Resource,
+    UnreachableError,
     load_configuration,
 )
 from model_operator.api.labels import API_VERSION, REVISION
@@ -122,7 +123,7 @@ class World:
 
     async def play(self) -> None:
         while True:
-            with suppress(ConflictError, NotFoundError):
+            with suppress(ConflictError, NotFoundError, UnreachableError):
                 await self._kubelet()
                 await self._gateway()
             await asyncio.sleep(_TICK_S)
@@ -286,7 +287,9 @@ class World:
 
     async def events(self) -> list[str]:
         listing = await self.kube.list(EVENT, namespace=self.namespace)
-        found = [item for item in listing.items if item["source"]["component"] == "model-operator"]
+        found = [
+            item for item in listing.items if item.get("reportingComponent") == "model-operator"
+        ]
         found.sort(key=lambda item: item["metadata"]["name"].rpartition(".")[2])
         return [item["reason"] for item in found]
 
@@ -302,7 +305,7 @@ class World:
         """Wait for the world to become so; seconds that it took."""
         begun = time.monotonic()
         while time.monotonic() - begun < timeout_s:
-            with suppress(NotFoundError):
+            with suppress(NotFoundError, UnreachableError):
                 if await condition():
                     return time.monotonic() - begun
             await asyncio.sleep(_TICK_S)
@@ -434,10 +437,12 @@ async def world(kubeconfig: Path, namespace: str) -> AsyncIterator[World]:
         yield played
     finally:
         playing.cancel()
-        with suppress(asyncio.CancelledError):
-            await playing  # a world that broke down explains a test that failed
-        await played.close()
-        await kube.close()
+        try:
+            with suppress(asyncio.CancelledError):
+                await playing  # a world that broke down explains a test that failed
+        finally:
+            await played.close()
+            await kube.close()
 
 
 def _includes(live: Any, wanted: Any) -> bool:

@@ -61,19 +61,21 @@ def _map_applied(desired: Manifest, live: Any, owned: Manifest, parent: str) -> 
     if any(field[2:] not in desired for field in owned if field.startswith("f:")):
         return False
     return all(
-        key in live and _value_applied(value, live[key], owned.get(f"f:{key}"), key, parent)
+        _value_applied(value, live.get(key), owned.get(f"f:{key}"), key, parent)
         for key, value in desired.items()
     )
 
 
-def _value_applied(desired: Any, live: Any, owned: Manifest | None, key: str, parent: str) -> bool:
-    if owned is None:
-        return desired in ({}, []) and live in ({}, [])
-    if isinstance(desired, dict) and owned:
+def _value_applied(
+    desired: Any, live: Any, owned: Manifest | None, key: str = "", parent: str = ""
+) -> bool:
+    if owned is None:  # nobody owns what is empty
+        return desired in ({}, []) and not live
+    if owned and isinstance(desired, dict):
         return _map_applied(desired, live, owned, key)
-    if isinstance(desired, list) and owned:
+    if owned and isinstance(desired, list):
         return _items_applied(desired, live, owned)
-    return _same(desired, live, quantity=parent in _QUANTITIES)
+    return live is not None and _same(desired, live, quantity=parent in _QUANTITIES)
 
 
 def _items_applied(desired: list[Any], live: Any, owned: Manifest) -> bool:
@@ -90,7 +92,7 @@ def _items_applied(desired: list[Any], live: Any, owned: Manifest) -> bool:
         wanted, found = _find(desired, key), _find(live, key)
         if wanted is None or found is None:
             return False
-        if not _map_applied(wanted, found, owned[field], ""):
+        if not _value_applied(wanted, found, owned[field]):
             return False
     return True
 

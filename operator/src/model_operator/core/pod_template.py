@@ -99,10 +99,10 @@ def _grace_s(server: Server) -> float:
 
 
 def _container_fields(server: Server) -> Manifest:
+    environment = {"env": list(server.env), "envFrom": list(server.env_from)}
     return {
         "imagePullPolicy": server.image_pull_policy or "IfNotPresent",
-        "env": list(server.env),
-        "envFrom": list(server.env_from),
+        **{key: value for key, value in environment.items() if value},
         "ports": [
             {"name": "http", "containerPort": HTTP_PORT, "protocol": "TCP"},
             {"name": "metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},

@@ -74,6 +74,7 @@ class Reconciler:
     clock: Callable[[], float]
     rollback_enabled: bool = True
     _good: dict[Key, Wanted] = field(default_factory=dict)
+    _taken: dict[Key, str] = field(default_factory=dict)
 
     async def __call__(self, key: Key) -> None:
         """Reconcile; what somebody else wrote in the meantime is read again at once.
@@ -84,14 +85,28 @@ class Reconciler:
         begun = time.monotonic()
         for _ in range(_ATTEMPTS - 1):
             try:
-                await self._reconcile(key)
+                await self._reconcile_or_explain(key)
                 break
             except ConflictError as error:
                 logger.info("%s: %s; reading again", key, error)
                 await self._read_live(key)
         else:
-            await self._reconcile(key)
+            await self._reconcile_or_explain(key)
         self.metrics.reconciled(time.monotonic() - begun)
+
+    async def _reconcile_or_explain(self, key: Key) -> None:
+        """Reconcile; a name that somebody else took is told to the user until it is free."""
+        try:
+            await self._reconcile(key)
+        except NotOursError as error:
+            self._taken[key] = str(error)
+            subject = self._subject(key)
+            if subject is not None:
+                status = invalid_spec(subject.status, subject.generation, str(error), self.clock())
+                await self._write_status(subject, status)
+            raise
+        if self._taken.pop(key, None) is not None:
+            self.add_after(key, 0.0)
 
     async def _reconcile(self, key: Key) -> None:
         subject = self._subject(key)
@@ -113,6 +128,7 @@ class Reconciler:
                 return
             wanted, problem = self._wanted(subject)
             case = self._decide(subject, wanted or case.wanted)
+        problem = problem or self._taken.get(key, "")
         self.recorder.note(key, case.judgement, case.decision.transitions)
         if _lowers(case.decision):
             subject = await self._lower(case, problem)
@@ -136,12 +152,8 @@ class Reconciler:
     async def _raise_or_keep(self, case: Case, problem: str) -> Subject:
         """Pods, then the intent into status, then the route."""
         plan = case.decision.plan
-        try:
-            await self.applier.record(case.subject, case.wanted)
-            await self.applier.workloads(case.subject, plan)
-        except NotOursError as error:
-            await self._write_status(case.subject, self._status(case, str(error)))
-            raise
+        await self.applier.record(case.subject, case.wanted)
+        await self.applier.workloads(case.subject, plan)
         subject = await self._write_status(case.subject, self._status(case, problem))
         if await self.applier.route(subject, case.wanted, plan):
             await self.announcer.drift(case.subject, plan, case.observed)
@@ -232,7 +244,7 @@ class Reconciler:
         return read_subject(subject.key, written)
 
     def _status(self, case: Case, problem: str) -> ModelDeploymentStatus:
-        """The decided status; with a problem of the spec it says so."""
+        """The decided status; if something is wrong with the spec, it says so."""
         status, generation = case.decision.status, case.subject.generation
         return invalid_spec(status, generation, problem, self.clock()) if problem else status
 
@@ -261,6 +273,7 @@ class Reconciler:
 
     def _forget(self, key: Key) -> None:
         self._good.pop(key, None)
+        self._taken.pop(key, None)
         self.analyst.forget(key)
         self.drains.follow(key, frozenset())
         self.recorder.forget(key)

@@ -86,7 +86,11 @@ class Recorder:
         """
         if judgement is None:
             return
-        noted = self._noted.setdefault(key, _Noted())
+        noted = self._noted.get(key)
+        if noted is None:
+            noted = self._noted[key] = _Noted()
+            if self._is_recorded(key, judgement):  # by an operator before this one
+                noted.judgement, noted.time_s = judgement, self.clock()
         findings = not _same_verdict(noted.judgement, judgement) or ends_step(transitions)
         if findings or self.clock() - noted.time_s >= TESTS_INTERVAL_S:
             noted.judgement, noted.time_s = judgement, self.clock()
@@ -99,7 +103,7 @@ class Recorder:
             Seconds until something is due again, None when nothing is.
         """
         key, status = subject.key, subject.status
-        noted = self._noted.setdefault(key, _Noted())
+        noted = self._noted.get(key) or _Noted()
         for manifest in self.store.children(key, "ModelRevision"):
             name = manifest["metadata"]["name"]
             record = read_record(manifest)
@@ -119,6 +123,18 @@ class Recorder:
     def forget(self, key: Key) -> None:
         """Drop what is known of a ModelDeployment."""
         self._noted.pop(key, None)
+
+    def _is_recorded(self, key: Key, judgement: Judgement) -> bool:
+        """Whether the last evidence of a revision is this verdict at this step."""
+        manifest = self.store.get("ModelRevision", key.namespace, judgement.trial.revision)
+        if manifest is None:
+            return False
+        record = read_record(manifest)
+        return (
+            record.verdict == judgement.verdict.outcome.value
+            and bool(record.evidence)
+            and record.evidence[-1].step == judgement.trial.level
+        )
 
     async def _write(self, manifest: Manifest, record: ModelRevisionStatus) -> None:
         try:

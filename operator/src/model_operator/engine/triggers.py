@@ -23,6 +23,7 @@ from model_operator.engine.sources import users_of
 from model_operator.engine.store import Key, Manifest, Store, owner_of
 
 _LOGIN_EXPIRES: Final = timedelta(minutes=10)
+_TLS_END_S: Final = 0.1
 
 Seen: TypeAlias = Callable[[Manifest, bool], None]
 """Takes an object and whether it was deleted."""
@@ -52,26 +53,26 @@ class Watches:
             loop.call_soon_threadsafe(self._take, manifest, deleted)
 
         registry = _handlers(seen, self.configuration)
-        await asyncio.to_thread(self._watch, registry)
+        await asyncio.to_thread(asyncio.run, self._watch(registry))
 
     def stop(self) -> None:
         """Have `run` return."""
         self._end.set()
 
-    def _watch(self, registry: kopf.OperatorRegistry) -> None:
-        asyncio.run(
-            kopf.operator(
-                registry=registry,
-                settings=_settings(),
-                # Kopf would make one of the user's name, and a container's user may have none;
-                # the type is a NewType of str that Kopf does not export
-                identity=FIELD_MANAGER,  # type: ignore[arg-type]
-                standalone=True,
-                clusterwide=not self.namespaces,
-                namespaces=self.namespaces,
-                stop_flag=self._end,
-            )
+    async def _watch(self, registry: kopf.OperatorRegistry) -> None:
+        await kopf.operator(
+            registry=registry,
+            settings=_settings(),
+            standalone=True,
+            clusterwide=not self.namespaces,
+            namespaces=self.namespaces,
+            stop_flag=self._end,
+            # Kopf would make one of the user's name, and a container's user may have none;
+            # the type is a NewType of str that Kopf does not export
+            identity=FIELD_MANAGER,  # type: ignore[arg-type]
         )
+        # Kopf does not wait for its TLS connections to end, which takes a few turns of the loop
+        await asyncio.sleep(_TLS_END_S)
 
     def _take(self, manifest: Manifest, deleted: bool) -> None:  # noqa: FBT001 - a callback
         if deleted:
