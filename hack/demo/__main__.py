@@ -10,12 +10,14 @@ from hack.demo.cluster import ClusterError
 from hack.demo.run import Options, report_again, run
 
 FAST_STEP_S = 10
+LOG_WIDTH = 150
 
 
 def main() -> int:
     """Runs the demo; 0 only if every outcome was the expected one."""
     arguments = _arguments()
-    console = Console()
+    # Where there is no terminal there is no width either, and rich takes 80.
+    console = Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
     options = Options(
         namespace=arguments.namespace,
         hostname=arguments.hostname,

@@ -13,7 +13,7 @@ from hack.demo.picture import draw
 
 COLUMNS = (
     "version",
-    "seconds at each weight",
+    "time at each weight",
     "requests",
     "errors",
     "accuracy",
@@ -62,7 +62,7 @@ def html_page(judgement: Judgement, svg: str) -> str:
     )
     head = "".join(f"<th>{column}</th>" for column in COLUMNS)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(row)) + "</tr>"
+        "<tr>" + "".join(f"<td>{_lines(cell)}</td>" for cell in cells(row)) + "</tr>"
         for row in judgement.rows
     )
     # NB: what comes before the svg element is an XML declaration, which HTML does not know.
@@ -76,6 +76,10 @@ def html_page(judgement: Judgement, svg: str) -> str:
     )
 
 
+def _lines(text: str) -> str:
+    return html.escape(text).replace("\n", "<br>")
+
+
 def cells(row: Row) -> Sequence[str]:
     """A row of the table as text, in the order of `COLUMNS`."""
     outcome = str(row.outcome)
@@ -83,11 +87,7 @@ def cells(row: Row) -> Sequence[str]:
         outcome += f" (expected {row.expected})"
     return (
         f"{row.version}: {row.title}",
-        ", ".join(
-            f"{percent}\N{NO-BREAK SPACE}%:\N{NO-BREAK SPACE}{seconds:.0f}\N{NO-BREAK SPACE}s"
-            for percent, seconds in row.weights
-        )
-        or "-",
+        "\n".join(f"{percent} %: {seconds:.0f} s" for percent, seconds in row.weights) or "-",
         f"{row.requests}",
         f"{row.errors}",
         "-" if row.accuracy is None else f"{row.accuracy:.1%}",
@@ -100,7 +100,7 @@ def cells(row: Row) -> Sequence[str]:
 def _table(judgement: Judgement) -> Table:
     table = Table(title="What became of each version", title_justify="left", show_lines=True)
     for column in COLUMNS:
-        table.add_column(column)
+        table.add_column(column, overflow="fold", min_width=min(10, len(column)))
     for row in judgement.rows:
         good = row.outcome is row.expected
         table.add_row(*cells(row), style=None if good else "bold red")

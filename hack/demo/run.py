@@ -35,6 +35,8 @@ class Stage:
     expected: Outcome
 
 
+GOALS = {Outcome.PROMOTED: "promoted", Outcome.ROLLED_BACK: "rolled back"}
+
 STAGES = (
     Stage(1, Outcome.PROMOTED),
     Stage(2, Outcome.PROMOTED),
@@ -161,7 +163,7 @@ def _roll_out_all(options: Options, models: Models, recorder: Recorder, screen: 
         applied = _apply_version(options, by_version[stage.version], stage, recorder, first=first)
         screen.say(f"applied version {stage.version}: {by_version[stage.version].title}")
         timeout_s = _timeout_s(applied, options.step_s)
-        screen.awaiting(f"version {stage.version} to be {stage.expected}", timeout_s)
+        screen.awaiting(f"version {stage.version} to be {GOALS[stage.expected]}", timeout_s)
         settled = _follow(recorder, screen, applied, timeout_s)
         if first and settled:
             recorder.start_load(options.rate)

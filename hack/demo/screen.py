@@ -93,13 +93,8 @@ def changes(moment: View) -> tuple[str, ...]:
     """What a log has of a moment: only what changes seldom, so that each line is news."""
     lines = []
     for revision in moment.revisions:
-        confirmed = "?" if revision.confirmed is None else f"{revision.confirmed}"
-        pods = "" if revision.ready is None else f", {revision.ready}/{revision.replicas} ready"
         if revision.role or revision.percent:
-            lines.append(
-                f"{_name(revision)} {revision.role}: weight {revision.percent} % "
-                f"(confirmed {confirmed} %){pods}"
-            )
+            lines.append(f"{_name(revision)} {revision.role}: {_weight(revision)}{_pods(revision)}")
         if revision.errors:
             lines.append(f"{_name(revision)} has answered errors")
     lines.append(moment.state)
@@ -136,6 +131,16 @@ def _name(revision: RevisionView) -> str:
     if revision.version is None:
         return revision.revision
     return f"v{revision.version} {revision.revision}"
+
+
+def _weight(revision: RevisionView) -> str:
+    if revision.confirmed is not None:
+        return f"weight {revision.percent} % (confirmed {revision.confirmed} %)"
+    return f"weight {revision.percent} %" + (" (not confirmed yet)" if revision.percent else "")
+
+
+def _pods(revision: RevisionView) -> str:
+    return "" if revision.ready is None else f", {revision.ready}/{revision.replicas} ready"
 
 
 def _share(share: float | None) -> str:

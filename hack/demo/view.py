@@ -143,10 +143,11 @@ def _state(status: ModelDeploymentStatus) -> str:
 def _verdicts(history: History, revision: str) -> tuple[str, ...]:
     latest: dict[str, str] = {}
     for evidence in history.record_of(revision).evidence:
-        numbers = f" {evidence.value} (limit {evidence.threshold})" if evidence.value else ""
-        words = f", {evidence.message}" if evidence.message else ""
+        # A finding's own words begin with the metric's name, and have the numbers.
+        words = evidence.message.removeprefix(f"{evidence.metric}: ")
+        numbers = f"{evidence.value} against {evidence.threshold}" if evidence.value else ""
         latest[evidence.metric] = (
-            f"{evidence.metric} at {evidence.percent} %: {evidence.verdict}{numbers}{words}"
+            f"{evidence.metric} at {evidence.percent} %: {evidence.verdict}: {words or numbers}"
         )
     return tuple(latest.values())
 

@@ -44,7 +44,7 @@ def on_trial() -> list[Record]:
         value="0.31",
         threshold="0.01",
         samples=52,
-        message="16 of 52",
+        message="errors: 16 of 52",
     )
     return [
         StatusSeen(
@@ -83,7 +83,7 @@ def test_it_tells_the_verdict_and_when_the_next_step_is_due(run: Run) -> None:
     moment = view(run.history(), NOW)
 
     assert moment.state == "Progressing: StepRunning: 12 of 50 events"
-    assert moment.verdicts == ("errors at 5 %: fail 0.31 (limit 0.01), 16 of 52",)
+    assert moment.verdicts == ("errors at 5 %: fail: 16 of 52",)
     assert moment.next_step_s == pytest.approx(6, abs=0.01)
 
 
@@ -112,9 +112,9 @@ def test_a_log_has_a_line_for_each_change_and_none_for_what_stays(run: Run) -> N
 
     assert unchanged == before
     assert [line.split(" ", 1)[1] for line in after[len(before) :]] == [
-        f"v3 {revision(3)} candidate: weight 5 % (confirmed ? %), 1/1 ready",
+        f"v3 {revision(3)} candidate: weight 5 % (not confirmed yet), 1/1 ready",
         "Progressing: StepRunning: 12 of 50 events",
-        "errors at 5 %: fail 0.31 (limit 0.01), 16 of 52",
+        "errors at 5 %: fail: 16 of 52",
     ]
 
 
@@ -124,11 +124,11 @@ def test_a_terminal_has_a_table_with_every_revision_and_what_is_awaited(run: Run
     console = Console(file=text, width=140, force_terminal=True)
 
     with Screen(console) as screen:
-        screen.awaiting("version 3 to be RolledBack", 30)
+        screen.awaiting("version 3 to be rolled back", 30)
         screen.update(run.history())
 
     shown = text.getvalue()
-    for words in (revision(2), revision(3), "candidate", "waiting for version 3 to be RolledBack"):
+    for words in (revision(2), revision(3), "candidate", "waiting for version 3 to be rolled back"):
         assert words in shown
 
 
