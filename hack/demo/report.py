@@ -22,6 +22,9 @@ COLUMNS = (
     "reason",
 )
 
+WIDE = 120
+"""Characters that a terminal needs for the reasons to be in the table too."""
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem;
        color: #222 }
@@ -39,7 +42,11 @@ def write_report(history: History, judgement: Judgement, output: Path, console: 
     picture, page = output / "rollout.png", output / "rollout.html"
     picture.write_bytes(draw(history, "png"))
     page.write_text(html_page(judgement, draw(history, "svg").decode()))
-    console.print(_table(judgement))
+    wide = console.width >= WIDE
+    console.print(_table(judgement, COLUMNS if wide else COLUMNS[:-1]))
+    for row in judgement.rows if not wide else ():
+        if row.reason:
+            console.print(f"version {row.version}: {row.reason}", highlight=False, markup=False)
     for failure in judgement.failures:
         console.print(
             f"[bold red]not as expected:[/bold red] {failure}", highlight=False, soft_wrap=True
@@ -97,11 +104,11 @@ def cells(row: Row) -> Sequence[str]:
     )
 
 
-def _table(judgement: Judgement) -> Table:
+def _table(judgement: Judgement, columns: Sequence[str]) -> Table:
     table = Table(title="What became of each version", title_justify="left", show_lines=True)
-    for column in COLUMNS:
-        table.add_column(column, overflow="fold", min_width=min(10, len(column)))
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in judgement.rows:
         good = row.outcome is row.expected
-        table.add_row(*cells(row), style=None if good else "bold red")
+        table.add_row(*cells(row)[: len(columns)], style=None if good else "bold red")
     return table

@@ -14,9 +14,9 @@ from hack.demo.report import write_report
 from tests.unit.demo.histories import ROUTES, STATUSES, good_run
 
 
-def report(history: History, output: Path) -> str:
+def report(history: History, output: Path, width: int = 200) -> str:
     text = StringIO()
-    write_report(history, judge(history), output, Console(file=text, width=200))
+    write_report(history, judge(history), output, Console(file=text, width=width))
     return text.getvalue()
 
 
@@ -39,6 +39,15 @@ def test_the_table_tells_what_became_of_each_version(tmp_path: Path) -> None:
 
     assert re.search(r"3: model 3.*RolledBack.*MetricFailed", text)
     assert "every outcome was the expected one" in text
+
+
+def test_a_narrow_terminal_has_everything_too(tmp_path: Path) -> None:
+    text = report(good_run().history(), tmp_path, width=90)
+
+    assert "version 3: MetricFailed: errors is 0.31" in text
+    assert all(len(line) <= 90 for line in text.splitlines() if "\u2502" in line)
+    for word in ("requests", "errors", "accuracy", "outcome", "RolledBack", "Promoted"):
+        assert word in text
 
 
 def test_what_is_not_as_expected_is_said_in_the_terminal_and_on_the_page(tmp_path: Path) -> None:
