@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -105,7 +106,8 @@ def cells(row: Row) -> Sequence[str]:
 
 
 def _table(judgement: Judgement, columns: Sequence[str]) -> Table:
-    table = Table(title="What became of each version", title_justify="left", show_lines=True)
+    title = "What became of each version"
+    table = Table(title=title, title_justify="left", show_lines=True, box=box.HORIZONTALS)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in judgement.rows:

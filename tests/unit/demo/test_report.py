@@ -45,7 +45,8 @@ def test_a_narrow_terminal_has_everything_too(tmp_path: Path) -> None:
     text = report(good_run().history(), tmp_path, width=90)
 
     assert "version 3: MetricFailed: errors is 0.31" in text
-    assert all(len(line) <= 90 for line in text.splitlines() if "\u2502" in line)
+    table, _, _ = text.partition("version 3: ")
+    assert max(len(line) for line in table.splitlines()) <= 90
     for word in ("requests", "errors", "accuracy", "outcome", "RolledBack", "Promoted"):
         assert word in text
 
