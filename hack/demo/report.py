@@ -107,7 +107,9 @@ def cells(row: Row) -> Sequence[str]:
 
 def _table(judgement: Judgement, columns: Sequence[str]) -> Table:
     title = "What became of each version"
-    table = Table(title=title, title_justify="left", show_lines=True, box=box.HORIZONTALS)
+    table = Table(
+        title=title, title_justify="left", show_lines=True, box=box.HORIZONTALS, padding=0
+    )
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in judgement.rows:
