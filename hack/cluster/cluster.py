@@ -76,7 +76,7 @@ class Cluster:
             with self.progress.timed("Docker engine"):
                 ports = engine.start()
             kind = self._kind(engine)
-            if not kind.is_up():
+            if not (kind.is_up() and kind.is_current(ports)):
                 with self.progress.timed("cluster of three nodes"):
                     kind.delete()
                     kind.create(ports)
@@ -88,7 +88,10 @@ class Cluster:
         self.progress.say(self.addresses())
 
     def down(self, *, purge: bool) -> None:
-        """Remove the cluster and what it changed on the machine; images stay cached unless purged.
+        """Remove the cluster and what it changed on the machine.
+
+        Args:
+            purge: also the images that the engine and the image builds keep for the next time.
 
         Raises:
             ClusterError: something could not be removed.
@@ -105,7 +108,8 @@ class Cluster:
                     self.progress.say(f"left alone: {key} was {before!r} and is {now!r}")
             self.layout.kubeconfig.unlink(missing_ok=True)
             if purge:
-                shutil.rmtree(self.layout.engine_data, ignore_errors=True)
+                for folder in (self.layout.engine_data, self.layout.buildah):
+                    shutil.rmtree(folder, ignore_errors=True)
         if left := self.leftovers():
             raise ClusterError("left behind:\n" + "\n".join(left))
 
@@ -187,8 +191,7 @@ class Cluster:
         engine = choose(self.layout, self._store, self._run)
         try:
             if isinstance(engine, PrivateEngine):
-                storage = self.layout.cache / "buildah"
-                own = (BASE_PART, *(with_buildah(image, storage) for image in images))
+                own = (BASE_PART, *(with_buildah(image, self.layout.buildah) for image in images))
             else:
                 own = tuple(with_docker(image) for image in images)
         except FileNotFoundError as error:

@@ -125,18 +125,27 @@ class Kind:
             and self.run.succeeds(self.kubectl, "get", "--raw=/readyz", timeout_s=10)
         )
 
+    def is_current(self, ports: Ports) -> bool:
+        """Tell whether the cluster was made from the parts and settings of this checkout."""
+        made = self._config_file.read_text() if self._config_file.exists() else ""
+        return made == self._config(ports)
+
     def create(self, ports: Ports) -> None:
         """Make the cluster. What is left of an earlier one must be gone."""
-        config = self.layout.state / "kind.yaml"
         self.layout.inbox.mkdir(exist_ok=True)
-        config.write_text(
-            kind_config(self.layout.cluster, self.engine.image, ports, self.layout.inbox)
-        )
+        self._config_file.write_text(self._config(ports))
         self.run.run(
-            *(self.programs / "kind", "create", "cluster", "--config", config),
+            *(self.programs / "kind", "create", "cluster", "--config", self._config_file),
             *("--kubeconfig", self.layout.kubeconfig),
             timeout_s=_CREATE_S,
         )
+
+    @property
+    def _config_file(self) -> Path:
+        return self.layout.state / "kind.yaml"
+
+    def _config(self, ports: Ports) -> str:
+        return kind_config(self.layout.cluster, self.engine.image, ports, self.layout.inbox)
 
     def delete(self) -> None:
         """Remove the cluster, half-made ones too; none is fine."""

@@ -47,7 +47,12 @@ class Layout:
     @property
     def bin(self) -> Path:
         """Links to the current binaries, fit for PATH."""
-        return self.cache / "tools"
+        return self.cache / "bin"
+
+    @property
+    def buildah(self) -> Path:
+        """The storage of image builds without a Docker engine."""
+        return self.cache / "buildah"
 
     @property
     def state(self) -> Path:

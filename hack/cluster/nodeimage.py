@@ -206,6 +206,7 @@ NODE_PARTS = (
     Part(
         name="component-images",
         lane=Lane.ASSEMBLY,
+        replaces=True,
         build=_build_components,
         sources=(Path(__file__), SOURCES / "archive.py", SOURCES / "go" / "kind"),
         needs=(
@@ -216,6 +217,7 @@ NODE_PARTS = (
     Part(
         name="node-image",
         lane=Lane.ASSEMBLY,
+        replaces=True,
         build=_build_node,
         recipe=(_IMPORTER_CONFIG,),
         sources=(Path(__file__), SOURCES / "archive.py", _CNI_MANIFEST),

@@ -58,6 +58,8 @@ class Part:
         recipe: every word outside of files that shapes the result.
         sources: files and folders whose content shapes the result.
         needs: names of other parts that it is made from.
+        replaces: whether those that were built before are removed, because they are large and
+            nothing runs from them.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Part:
     recipe: tuple[str, ...] = ()
     sources: tuple[Path, ...] = ()
     needs: tuple[str, ...] = ()
+    replaces: bool = False
 
 
 class Reporter(Protocol):
@@ -184,6 +187,10 @@ class Store:
             log.write_bytes(b"")
             part.build(Build(partial, {need: self.path(need) for need in part.needs}, Runner(log)))
             partial.rename(final)
+            if part.replaces:
+                for former in self.root.glob(f"{part.name}-*"):
+                    if former != final and len(former.name) == len(final.name):
+                        shutil.rmtree(former)
             reporter.done(f"build {part.name}", time.monotonic() - began)
 
 

@@ -52,6 +52,7 @@ def _build_base(build: Build) -> None:
 BASE_PART = Part(
     name="python-base",
     lane=Lane.ASSEMBLY,
+    replaces=True,
     build=_build_base,
     recipe=(BASE,),
     sources=(SOURCES / "archive.py",),
@@ -68,14 +69,16 @@ def with_buildah(image: Image, storage: Path) -> Part:
 
     def make(build: Build) -> None:
         ensure_packages(IMAGE_PACKAGES, build.run)
-        buildah = (
-            *("buildah", "--storage-driver", "overlay"),
-            *("--root", storage / "data", "--runroot", storage / "run"),
-        )
         base = build.needs[BASE_PART.name] / ARCHIVE
         run = Runner(build.run.log, {"TMPDIR": str(build.out)})  # layers do not fit every /tmp
         settings = pipconfig.read(os.environ, Path.home())
         with tempfile.TemporaryDirectory() as scratch:
+            buildah = (
+                # A build that is killed leaves its mounts: here they end with it, and what buildah
+                # notes of them does too.
+                *("unshare", "--mount", "buildah", "--storage-driver", "overlay"),
+                *("--root", storage, "--runroot", Path(scratch) / "run"),
+            )
             config = Path(scratch) / "pip.conf"
             config.write_text(pipconfig.render(settings))
             mounts = [f"--volume={config}:/etc/pip.conf:ro"]
@@ -90,14 +93,15 @@ def with_buildah(image: Image, storage: Path) -> Part:
                 *("--build-arg", f"BASE=docker-archive:{base}", *mounts),
                 *("--file", REPOSITORY / image.dockerfile, "--tag", image.reference, REPOSITORY),
             )
-        run.run(
-            *(*buildah, "push", image.reference),
-            f"docker-archive:{build.out / ARCHIVE}:{image.reference}",
-        )
+            run.run(
+                *(*buildah, "push", image.reference),
+                f"docker-archive:{build.out / ARCHIVE}:{image.reference}",
+            )
 
     return Part(
         name=image.part,
         lane=Lane.ASSEMBLY,
+        replaces=True,
         build=make,
         recipe=(image.reference,),
         sources=sources(REPOSITORY / image.dockerfile, REPOSITORY),
@@ -120,6 +124,7 @@ def with_docker(image: Image) -> Part:
     return Part(
         name=image.part,
         lane=Lane.ASSEMBLY,
+        replaces=True,
         build=make,
         recipe=(image.reference, "docker"),
         sources=sources(REPOSITORY / image.dockerfile, REPOSITORY),
