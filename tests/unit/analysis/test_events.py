@@ -55,6 +55,23 @@ def test_no_traffic_is_insufficient_and_nothing_is_coming() -> None:
     assert not verdict.collecting
 
 
+def test_traffic_that_stops_in_the_middle_of_a_step_is_insufficient_again() -> None:
+    pod = Pod(trial())
+    assert pod.serves(20, bad=0, total=10).outcome is Outcome.PASS
+    assert pod.serves(4, bad=0, total=0).outcome is Outcome.PASS, "that may be chance"
+    verdict = pod.serves(1, bad=0, total=0)
+    assert (verdict.outcome, verdict.reason) == (Outcome.INSUFFICIENT, "InsufficientData")
+    assert not verdict.collecting
+    assert "no event for 25 s" in verdict.message
+    assert pod.serves(1, bad=0, total=10).outcome is Outcome.PASS
+
+
+def test_a_source_that_has_news_at_every_third_look_is_not_taken_for_silence() -> None:
+    pod = Pod(trial())
+    verdicts = [pod.one_look(0, 0 if look % 3 else 300) for look in range(60)]
+    assert {verdict.outcome for verdict in verdicts[4:]} == {Outcome.PASS}
+
+
 def test_it_goes_on_by_itself_when_traffic_comes() -> None:
     pod = Pod(trial())
     pod.serves(120, bad=0, total=0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from model_operator.api.samples import Failure, FailureKind, Samples
-from model_operator.api.types import Comparison, Metric
+from model_operator.api.types import Comparison, Metric, Value
 from model_operator.core.verdict import Outcome, Verdict
-from tests.unit.analysis.looks import IN_A_BAKE, Trial, comparison, number, value
+from tests.unit.analysis.looks import IN_A_BAKE, Trial, comparison, events, number, pods, value
 
 UNAVAILABLE = Failure(FailureKind.UNAVAILABLE, "answers 500")
 
@@ -149,7 +149,39 @@ def test_in_a_bake_the_highest_of_what_stable_had_takes_its_place() -> None:
     verdict = looks(trial, 3, candidate=0.034)
     assert verdict.outcome is Outcome.PASS
     assert verdict.findings[0].threshold == pytest.approx(0.036)
+    looks(trial, 200, candidate=0.04)
+    assert looks(trial, 1, candidate=0.04).outcome is Outcome.INSUFFICIENT, "times change"
     assert seconds_until_failed(trial, candidate=0.09) <= 120
+
+
+def test_one_slow_request_is_not_a_regression_however_long_it_stays_in_the_window() -> None:
+    trial = Trial((events(), replace_query(value(highest="0.25"))))
+    served = 0.0
+    for _ in range(200):
+        verdict = one_slow_look(trial, served)
+        assert verdict.findings[1].outcome is not Outcome.FAIL
+    for _ in range(30):
+        served += 5
+        verdict = one_slow_look(trial, served)
+    assert verdict.outcome is Outcome.FAIL
+    assert "latency" in verdict.message
+
+
+def one_slow_look(trial: Trial, served: float) -> Verdict:
+    return trial.look(
+        {"errors_bad": pods(a=0.0), "errors_total": pods(a=served), "rate(latency": number(0.9)}
+    )
+
+
+def replace_query(metric: Metric) -> Metric:
+    """The same of a rate over a window: a number that is made of events."""
+    assert metric.value is not None
+    query = 'rate(latency{r="{{ revision }}"}[{{ window }}])'
+    return Metric(
+        name=metric.name,
+        type="Value",
+        value=Value(query=query, max=metric.value.max, window=metric.value.window),
+    )
 
 
 def test_a_query_that_names_no_revision_would_compare_a_number_with_itself() -> None:

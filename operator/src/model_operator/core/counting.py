@@ -19,6 +19,10 @@ SUSPICION = 10.0
 healthy one gets there now and then, waits for some good events, and goes on."""
 
 
+_SILENT_MEAN_GAPS = 10.0
+_SILENT_LONGEST_GAPS = 4.0
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """A sequential test and the counts of the present step.
@@ -26,9 +30,12 @@ class Tally:
     Attributes:
         mixture: The sequential test, over all steps.
         served: Events since the rollout began, over all steps.
-        step: The step that the next two are about; None before the first look.
+        step: The step that the rest is about; None before the first look.
         bad: Bad events of this step.
         total: Events of this step.
+        since: When this step was first looked at, seconds since the epoch.
+        last: When a look last found an event of this step, or `since`.
+        longest_gap_s: Longest time between two such looks, seconds.
     """
 
     mixture: Mixture = field(default_factory=Mixture)
@@ -36,8 +43,13 @@ class Tally:
     step: int | None = None
     bad: float = 0.0
     total: float = 0.0
+    since: float = 0.0
+    last: float = 0.0
+    longest_gap_s: float = 0.0
 
-    def counted(self, mixture: Mixture, *, step: int, bad: float, total: float) -> Tally:
+    def counted(
+        self, mixture: Mixture, *, step: int, bad: float, total: float, now: float
+    ) -> Tally:
         """With one more look.
 
         The events of the look that first sees a step began in the step before: they count for the
@@ -45,10 +57,33 @@ class Tally:
         """
         served = self.served + total
         if self.step != step:
-            return Tally(mixture, served, step)
-        return replace(
-            self, mixture=mixture, served=served, bad=self.bad + bad, total=self.total + total
+            return Tally(mixture, served, step, since=now, last=now)
+        if not total:
+            return replace(self, mixture=mixture)
+        gap_s = 0.0 if self.is_silent(now) else now - self.last
+        return Tally(
+            mixture,
+            served,
+            step,
+            self.bad + bad,
+            self.total + total,
+            self.since,
+            now,
+            max(self.longest_gap_s, gap_s),
         )
+
+    def is_silent(self, now: float) -> bool:
+        """Whether events stopped coming, by the pace at which they came in this step.
+
+        Ten times the mean time between two of them is no accident (once in 20,000 gaps of a Poisson
+        process). Four times the longest gap allows for a source that has news less often than it is
+        asked, as a Prometheus that scrapes every 15 s.
+        """
+        if not self.total:
+            return False
+        mean_gap_s = (self.last - self.since) / self.total
+        usual_s = max(_SILENT_MEAN_GAPS * mean_gap_s, _SILENT_LONGEST_GAPS * self.longest_gap_s)
+        return now - self.last > usual_s
 
 
 def judge(
@@ -65,8 +100,8 @@ def judge(
     """What the counts say.
 
     - fail: the sequential test reached ``1 / alpha``.
-    - insufficient: fewer than ``min_events`` events in this step, or evidence against the revision
-      that is strong (`SUSPICION`) but does not suffice to fail it.
+    - insufficient: fewer than ``min_events`` events in this step, or none any more; or evidence
+      against the revision that is strong (`SUSPICION`) but does not suffice to fail it.
     - pass: otherwise.
 
     Args:
@@ -89,6 +124,9 @@ def judge(
     elif total < min_events:
         outcome, reason = Outcome.INSUFFICIENT, INSUFFICIENT_DATA
         rest = f"{min_events} events of this step are needed"
+    elif tally.is_silent(now):
+        outcome, reason = Outcome.INSUFFICIENT, INSUFFICIENT_DATA
+        rest = f"no event for {now - tally.last:.0f} s"
     elif tally.mixture.suspicion >= SUSPICION:
         outcome, reason = Outcome.INSUFFICIENT, BREACH_UNCONFIRMED
         rest = "the last of them speak against it, which may be chance"

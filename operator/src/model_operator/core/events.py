@@ -77,7 +77,7 @@ def assess_events(
         failure = Failure(FailureKind.CONFIGURATION, str(error))
         return state, unanswered(test.name, failure, now)
     mixture = observe(state.tally.mixture, bad=new_bad, total=new_total, limit=test.limit, now=now)
-    tally = state.tally.counted(mixture, step=step, bad=new_bad, total=new_total)
+    tally = state.tally.counted(mixture, step=step, bad=new_bad, total=new_total, now=now)
     state = EventsState(counters, tally)
     if not total.series:
         return state, no_data(test.name, "there are no counters", now)

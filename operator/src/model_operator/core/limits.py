@@ -9,8 +9,8 @@ window after it was first seen. Until then the outcome is insufficient: the weig
 
 Stable's number is noise too. A comparison therefore needs a breach by a wide margin (`WIDE` times
 stable's number) for one window, or any breach for `PATIENCE` windows. Where stable has no traffic
-any more (a bake, a weight of 100 %), the highest of its remembered numbers takes its place: one of
-them may have been low by chance.
+any more (a bake, a weight of 100 %), the highest of its remembered numbers takes its place, since
+one of them may have been low by chance, and only a wide margin counts: times change.
 
 Where requests are few, time alone proves nothing either: one slow request is the percentile of its
 whole window. A number that a query reads over a range is therefore confirmed by events as well, if
@@ -171,7 +171,7 @@ def assess_comparison(
     """Judge one look at a `ComparisonTest`.
 
     - fail: above `WIDE` times stable's number at every look of a run that spans a window, or above
-      the limit at every look of a run that spans `PATIENCE` windows.
+      the limit at every look of a run that spans `PATIENCE` windows, beside stable.
     - error: no answer, or more than one series.
     - insufficient: no number of the candidate, or none of stable, now or remembered; or a breach
       that is not confirmed yet.
@@ -182,6 +182,7 @@ def assess_comparison(
     for number in (value, stable):
         if isinstance(number, Failure):
             return state, unanswered(test.name, number, moment.now)
+    beside_stable = isinstance(stable, float)
     if isinstance(stable, float):
         state = _remember(state, stable, test.window_s, moment.now)
     else:
@@ -194,8 +195,8 @@ def assess_comparison(
     moment = moment if test.counted else replace(moment, served=None)
     state = _look(state, test.window_s, moment, breach=value > limit, wide=wide)
     text = f"{value:.4g}, stable {stable:.4g}, limit {limit:.4g}"
-    failed = state.wide.spans(test.window_s, LEAST_EVENTS) or state.breach.spans(
-        PATIENCE * test.window_s, PATIENCE_EVENTS
+    failed = state.wide.spans(test.window_s, LEAST_EVENTS) or (
+        beside_stable and state.breach.spans(PATIENCE * test.window_s, PATIENCE_EVENTS)
     )
     return state, _judge(
         test.name, state, moment, text=text, value=value, limit=limit, failed=failed

@@ -128,7 +128,7 @@ def assess_versus(
         # After the test: its limit may depend on what was, never on what it judges.
         stable_bad=state.stable_bad + look.stable_bad,
         stable_total=state.stable_total + look.stable_total,
-        tally=state.tally.counted(mixture, step=step, bad=bad, total=total),
+        tally=state.tally.counted(mixture, step=step, bad=bad, total=total, now=now),
     )
     if not readings[1]:
         return state, no_data(test.name, "the candidate has no counters", now)
