@@ -95,7 +95,7 @@ async def running(config: ServerConfig) -> AsyncIterator[Running]:
     server = Server(config)
     life = asyncio.create_task(server.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await server.listening.wait()
         yield Running(server, life)
     finally:
@@ -109,7 +109,7 @@ async def running(config: ServerConfig) -> AsyncIterator[Running]:
 async def serving(config: ServerConfig) -> AsyncIterator[Running]:
     """Start a server and wait until it is ready."""
     async with running(config) as server:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await server.server.ready.wait()
         yield server
 

@@ -110,7 +110,7 @@ def test_sigterm_ends_a_serving_process_with_0(path: Path) -> None:
         process.send_signal(signal.SIGTERM)
 
         assert [entry["msg"] for entry in entries] == ["draining", "stopped"]
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
     assert answer.status_code == 200
 
 
@@ -123,7 +123,7 @@ def test_sigterm_does_not_wait_for_a_download(path: Path) -> None:
             with download:
                 process.send_signal(signal.SIGTERM)
 
-                assert process.wait(timeout=20) == 0
+                assert process.wait(timeout=60) == 0
 
 
 def test_digest_prints_the_digest(path: Path) -> None:

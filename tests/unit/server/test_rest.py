@@ -317,10 +317,10 @@ class TestUnderLoad:
             asyncio.create_task(service.client.post(INFER, json=body(0)))
             for _ in range(1 + waiting)
         ]
-        assert await asyncio.to_thread(model.entered.acquire, timeout=10)
+        assert await asyncio.to_thread(model.entered.acquire, timeout=30)
         depth = service.metrics.registry.get_sample_value
         labels = {"model": NAME, "revision": REVISION}
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while depth("model_server_queue_depth", labels) != waiting:  # noqa: ASYNC110 - a metric
                 await asyncio.sleep(0)
         return tasks
