@@ -91,7 +91,7 @@ class Cluster:
         """Remove the cluster and what it changed on the machine.
 
         Args:
-            purge: also the images that the engine and the image builds keep for the next time.
+            purge: also the node image that the engine keeps for the next time.
 
         Raises:
             ClusterError: something could not be removed.
@@ -108,8 +108,7 @@ class Cluster:
                     self.progress.say(f"left alone: {key} was {before!r} and is {now!r}")
             self.layout.kubeconfig.unlink(missing_ok=True)
             if purge:
-                for folder in (self.layout.engine_data, self.layout.buildah):
-                    shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(self.layout.engine_data, ignore_errors=True)
         if left := self.leftovers():
             raise ClusterError("left behind:\n" + "\n".join(left))
 

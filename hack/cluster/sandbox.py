@@ -64,7 +64,7 @@ def _listen(port: int) -> socket.socket:
 
 async def _forward_until_end(listeners: list[socket.socket], init: int) -> int:
     servers = [
-        await asyncio.start_server(_connection(listener.getsockname()[1]), sock=listener)
+        await asyncio.start_server(connection(listener.getsockname()[1]), sock=listener)
         for listener in listeners
     ]
     loop = asyncio.get_running_loop()
@@ -85,14 +85,23 @@ async def _forward_until_end(listeners: list[socket.socket], init: int) -> int:
     return abs(code)
 
 
-def _connection(port: int) -> _Handler:
+def connection(port: int) -> _Handler:
+    """Return what passes a connection on to a loopback port of this process's namespace."""
+
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             inner_reader, inner_writer = await asyncio.open_connection(_LOOPBACK, port)
         except OSError:
-            writer.transport.abort()  # the caller sees a reset, as from a closed port
+            writer.close()  # nobody listens inside: say no more than that
             return
-        await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+        try:
+            await asyncio.gather(_copy(reader, inner_writer), _copy(inner_reader, writer))
+        finally:
+            for end in (inner_writer, writer):
+                end.close()
+            await asyncio.gather(
+                inner_writer.wait_closed(), writer.wait_closed(), return_exceptions=True
+            )
 
     return handle
 
