@@ -242,14 +242,17 @@ def _evidence_clock(view: View, candidate: CandidateStatus) -> CandidateStatus:
     return replace(candidate, insufficient_since_time=since)
 
 
+def _patience_s(spec: ModelDeploymentSpec) -> float:
+    return HOLD_AFTER_LOOKS * spec.rollout.analysis.interval.seconds
+
+
 def _held(view: View, candidate: CandidateStatus) -> Change | None:
     verdict = view.verdict
     waits_for_a_person = is_paused(view.spec, candidate) and not candidate.pause_released
     if verdict is None or candidate.percent == 0 or waits_for_a_person:
         return None
     since = candidate.insufficient_since_time
-    patience_s = HOLD_AFTER_LOOKS * view.spec.rollout.analysis.interval.seconds
-    missing = since is not None and view.now - parse_time(since) >= patience_s
+    missing = since is not None and view.now - parse_time(since) >= _patience_s(view.spec)
     if verdict.outcome is not Outcome.ERROR and not missing:
         return None
     held = replace(stop_clock(candidate, view.now), waiting_since_time=None)
@@ -422,7 +425,8 @@ def _next_s(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, now: float
             due.append(spec.rollout.progress_deadline.seconds - waited)
         if candidate.insufficient_since_time is not None:
             waited = now - parse_time(candidate.insufficient_since_time)
-            due.append(spec.rollout.analysis.on_insufficient.hold.seconds - waited)
+            limits = (_patience_s(spec), spec.rollout.analysis.on_insufficient.hold.seconds)
+            due += [limit - waited for limit in limits if limit > waited]
     if former is not None and former.bake_end_time is not None:
         due.append(parse_time(former.bake_end_time) - now)
     ahead = [max(0.0, seconds) for seconds in due]

@@ -18,7 +18,6 @@ from model_operator.core.observed import BAKE_LEVEL, Judgement, Observed, Trial
 from model_operator.core.steps import PREFLIGHT, capacity, level, percent_at
 from model_operator.core.verdict import Outcome, Verdict
 
-
 ALL = 100
 """All of the traffic, percent."""
 

@@ -23,7 +23,7 @@ from model_operator.core.analysis import (
     state_to_json,
 )
 from model_operator.core.observed import Judgement, Trial
-from model_operator.core.verdict import Verdict
+from model_operator.core.verdict import Outcome, Verdict
 from model_operator.engine.store import Key
 
 logger = logging.getLogger(__name__)
@@ -146,9 +146,14 @@ class Analyst:
         if (
             before is None
             or before.trial != trial
-            or (before.verdict.outcome, before.verdict.reason) != (verdict.outcome, verdict.reason)
+            or _gist(before.verdict) != _gist(verdict)
         ):
             self.changed(key, verdict)
+
+
+def _gist(verdict: Verdict) -> tuple[Outcome, str, bool]:
+    """What a decision can turn on."""
+    return verdict.outcome, verdict.reason, verdict.collecting
 
 
 def _same_rollout(one: Trial, other: Trial) -> bool:
