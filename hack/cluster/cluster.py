@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from hack.cluster import addons, host, state
 from hack.cluster.debian import DEBIAN_PARTS, ENGINE_PACKAGES, ensure_packages
 from hack.cluster.engine import Engine, PrivateEngine, choose
-from hack.cluster.gotools import API_TOOLS, GO_TOOLS, kubernetes_version
+from hack.cluster.gotools import API_TOOLS, GO_TOOLS
 from hack.cluster.kind import Kind, describe_pods
 from hack.cluster.nodeimage import NODE_PARTS
 from hack.cluster.parts import Store
@@ -155,11 +155,11 @@ class Cluster:
     def addresses(self) -> str:
         """Return where the cluster can be reached, for people to read."""
         known = state.load(self.layout.state_file)
-        lines = [f"Kubernetes {kubernetes_version()}  export KUBECONFIG={self.layout.kubeconfig}"]
+        lines = [f"Kubernetes  export KUBECONFIG={self.layout.kubeconfig}"]
         if known:
             lines += [
-                f"Gateway             http://127.0.0.1:{known.ports.gateway}",
-                f"Prometheus          http://127.0.0.1:{known.ports.prometheus}",
+                f"Gateway     http://127.0.0.1:{known.ports.gateway}",
+                f"Prometheus  http://127.0.0.1:{known.ports.prometheus}",
             ]
         return "\n".join(lines)
 
@@ -280,7 +280,8 @@ class Cluster:
     def _others_up(self) -> bool:
         others = {self.layout.cache / "cluster", *self.layout.cache.glob("cluster-*")}
         others.discard(self.layout.state)
-        return any((folder / self.layout.state_file.name).exists() for folder in others)
+        known = [state.load(folder / self.layout.state_file.name) for folder in others]
+        return any(other and other.sandbox and other.sandbox.is_alive() for other in known)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from hack.cluster import host, sandbox, state
 from hack.cluster.debian import ENGINE_PACKAGES, ensure_packages
-from hack.cluster.gotools import kubernetes_version
 from hack.cluster.nodeimage import UNNAMED, node_image
 from hack.cluster.process import ClusterError, Runner, tail
 
@@ -22,6 +21,13 @@ if TYPE_CHECKING:
 
     from hack.cluster.layout import Layout
     from hack.cluster.parts import Store
+
+# The image for Kubernetes 1.36 in the release notes of the kind that go/kind pins. A tag alone may
+# come to mean a build for another kind.
+UPSTREAM_NODE_IMAGE = (
+    "docker.io/kindest/node:v1.36.4"
+    "@sha256:099e049362a1526b2db71494e1947aae99bd16290d7c895f2b7ea312e3cbfaed"
+)
 
 _START_S = 60.0
 _STOP_S = 60.0
@@ -64,8 +70,8 @@ class SystemEngine:
 
     @property
     def image(self) -> str:
-        """Upstream's image of the pinned Kubernetes."""
-        return f"docker.io/kindest/node:{kubernetes_version()}"
+        """Upstream's image, made for the pinned kind."""
+        return UPSTREAM_NODE_IMAGE
 
     def is_running(self) -> bool:
         """Tell whether there is an engine at all."""

@@ -45,10 +45,11 @@ def kind_config(name: str, image: str, ports: Ports, inbox: Path) -> str:
         ports: on the machine's loopback, for the API, the gateway and Prometheus.
         inbox: a folder of the machine that every node gets to see.
     """
-    node = {
-        "image": image,
-        "extraMounts": [{"hostPath": str(inbox), "containerPath": _INBOX, "readOnly": True}],
-    }
+
+    def node(role: str, **more: object) -> dict[str, object]:
+        mount = {"hostPath": str(inbox), "containerPath": _INBOX, "readOnly": True}
+        return {"role": role, "image": image, "extraMounts": [mount], **more}
+
     published = [
         {"containerPort": node_port, "hostPort": port, "listenAddress": "127.0.0.1"}
         for node_port, port in (
@@ -69,8 +70,8 @@ def kind_config(name: str, image: str, ports: Ports, inbox: Path) -> str:
             "networking": {"apiServerAddress": "127.0.0.1", "apiServerPort": ports.api},
             "kubeadmConfigPatches": [yaml.safe_dump(kubelet)],
             "nodes": [
-                {"role": "control-plane", **node, "extraPortMappings": published},
-                *({"role": "worker", **node} for _ in range(WORKERS)),
+                node("control-plane", extraPortMappings=published),
+                *(node("worker") for _ in range(WORKERS)),
             ],
         },
         sort_keys=False,
