@@ -76,7 +76,7 @@ class Revision:
         for bound, count in zip(bounds, np.cumsum(self.buckets), strict=True):
             labels = tuple(sorted((*own, ("le", bound))))
             values["model_server_request_duration_seconds_bucket", labels] = float(count)
-        self.scrapes.append(Scrape(now, values))
+        self.scrapes.append(Scrape(now, values, frozenset(name for name, _ in values)))
 
 
 @dataclass

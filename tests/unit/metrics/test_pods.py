@@ -109,6 +109,15 @@ async def test_a_window_is_covered_by_the_scrapes_of_earlier_looks(fleet: Fleet)
     assert answer.series == (Series((), 4.0),)
 
 
+async def test_a_metric_that_was_not_asked_for_before_has_no_window_yet(fleet: Fleet) -> None:
+    page = await fleet.pod("a")
+    for seconds in range(0, 20, 5):
+        page.text = f"requests_total {seconds}\nother_total {1000 + seconds}\n"
+        await fleet.ask("sum(rate(requests_total[1m]))")
+        fleet.now += 5
+    assert (await fleet.ask("sum(rate(other_total[1m]))")).series == ()
+
+
 async def test_before_there_are_two_scrapes_a_window_has_no_data(fleet: Fleet) -> None:
     await fleet.pod("a")
     assert (await fleet.ask("sum(rate(requests_total[1m]))")).series == ()

@@ -26,8 +26,10 @@ def key(name: str, **labels: str) -> SeriesKey:
 
 
 def pod(*scrapes: tuple[float, dict[SeriesKey, float]], answered: bool = True) -> PodHistory:
-    """Scrapes by their age in seconds."""
-    return PodHistory(tuple(Scrape(NOW - age, values) for age, values in scrapes), answered)
+    """Scrapes by their age in seconds; all read the same metrics."""
+    names = frozenset(name for _, values in scrapes for name, _ in values)
+    history = tuple(Scrape(NOW - age, values, names) for age, values in scrapes)
+    return PodHistory(history, answered)
 
 
 def ask(text: str, *pods: PodHistory) -> dict[tuple[tuple[str, str], ...], float] | float:

@@ -36,10 +36,12 @@ class Scrape:
     Attributes:
         time: When it answered, seconds since the epoch.
         values: By series.
+        names: Metrics that were read from its answer; of others, the scrape says nothing.
     """
 
     time: float
     values: Mapping[SeriesKey, float]
+    names: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,7 @@ def _rate(selector: Selector, pods: Sequence[PodHistory], after: float) -> Vecto
     """
     rates: Vector = {}
     for pod in pods:
-        scrapes = [one for one in pod.scrapes if one.time > after]
+        scrapes = [one for one in pod.scrapes if one.time > after and selector.name in one.names]
         if not pod.answered or not scrapes or scrapes[-1].time <= scrapes[0].time:
             continue
         for key in _selected(selector, scrapes[-1]):

@@ -167,7 +167,7 @@ class PodsSource:
             except ValueError as error:
                 revision.failures[target.name] = f"is no metrics text: {error}"
                 continue
-            revision.scrapes.setdefault(target.name, deque()).append(Scrape(now, values))
+            revision.scrapes.setdefault(target.name, deque()).append(Scrape(now, values, names))
         revision.answered = frozenset(one.name for one in targets) - revision.failures.keys()
         revision.scraped, revision.scraped_names = now, names
         _prune(revision, now)
