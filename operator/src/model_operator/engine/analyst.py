@@ -143,11 +143,7 @@ class Analyst:
         state, verdict = assess(plan, session.state, answers, step=trial.level, now=self.clock())
         before = session.judgement
         session.state, session.judgement = state, Judgement(trial, verdict)
-        if (
-            before is None
-            or before.trial != trial
-            or _gist(before.verdict) != _gist(verdict)
-        ):
+        if before is None or before.trial != trial or _gist(before.verdict) != _gist(verdict):
             self.changed(key, verdict)
 
 
