@@ -24,7 +24,9 @@ def parser() -> argparse.ArgumentParser:
     verb("up", "make the cluster, or mend it")
     down = verb("down", "remove the cluster and what it changed on the machine")
     down.add_argument(
-        "--purge", action="store_true", help="remove the engine's cached node image too"
+        "--purge",
+        action="store_true",
+        help="remove its logs and the engine's copy of the node image too",
     )
     verb("verify-down", "list what a cluster that is down left behind; fail if there is anything")
     verb("status", "show how the cluster is; fail if it is not whole")

@@ -91,7 +91,7 @@ class Cluster:
         """Remove the cluster and what it changed on the machine.
 
         Args:
-            purge: also the node image that the engine keeps for the next time.
+            purge: also what makes the next start faster, and the logs.
 
         Raises:
             ClusterError: something could not be removed.
@@ -108,7 +108,7 @@ class Cluster:
                     self.progress.say(f"left alone: {key} was {before!r} and is {now!r}")
             self.layout.kubeconfig.unlink(missing_ok=True)
             if purge:
-                shutil.rmtree(self.layout.engine_data, ignore_errors=True)
+                shutil.rmtree(self.layout.state)
         if left := self.leftovers():
             raise ClusterError("left behind:\n" + "\n".join(left))
 
@@ -176,7 +176,7 @@ class Cluster:
                 raise ClusterError(f"{image} is neither a file nor an image of this project")
             self.images([name])
             return
-        self._load(self.running(), image, archive)
+        self._load(self.running(), archive.name, archive)
 
     def images(self, names: Sequence[str]) -> None:
         """Build the project's images, or some of them, and load them if the cluster is up.
