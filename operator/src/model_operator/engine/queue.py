@@ -126,6 +126,8 @@ class WorkQueue(Generic[K]):
                 return
             self._queued.discard(key)
             self._running.add(key)
+            # a handler may have nothing to wait for, and the loop has others to serve
+            await asyncio.sleep(0)
             try:
                 await self._attempt(key)
             finally:
@@ -133,6 +135,9 @@ class WorkQueue(Generic[K]):
                 if key in self._again:
                     self._again.discard(key)
                     self.add(key)
+            # NB: neither a full queue's `get` nor a handler with nothing to do suspends: without
+            # this, keys that come again and again would starve watches and probes
+            await asyncio.sleep(0)
 
     async def _attempt(self, key: K) -> None:
         try:
