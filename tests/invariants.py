@@ -163,8 +163,15 @@ def i12_nothing_delays_a_rollback(moment: Moment) -> None:
         assert rolled_back(moment) is not None
 
 
+def i8_rests_when_nothing_changed(moment: Moment) -> None:
+    """A decision that changes nothing never asks to be made again at once."""
+    next_s = moment.decision.next_s
+    assert moment.decision.transitions or next_s is None or next_s > 0
+
+
 def check(moment: Moment, ledger: Ledger) -> None:
     """All of them."""
+    i8_rests_when_nothing_changed(moment)
     i1_weights_add_up(moment)
     i2_rises_only_after_a_pass(moment)
     i3_weight_has_capacity(moment)

@@ -411,7 +411,7 @@ def _at_rest(view: View) -> Change:
 
 
 def _next_s(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, now: float) -> float | None:
-    """Seconds until time alone changes the decision."""
+    """Seconds until time alone changes the decision; what is over by now changes nothing more."""
     due = []
     candidate, former = status.candidate, status.former
     if candidate is not None:
@@ -426,8 +426,7 @@ def _next_s(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, now: float
         if candidate.insufficient_since_time is not None:
             waited = now - parse_time(candidate.insufficient_since_time)
             limits = (_patience_s(spec), spec.rollout.analysis.on_insufficient.hold.seconds)
-            due += [limit - waited for limit in limits if limit > waited]
+            due += [limit - waited for limit in limits]
     if former is not None and former.bake_end_time is not None:
         due.append(parse_time(former.bake_end_time) - now)
-    ahead = [max(0.0, seconds) for seconds in due]
-    return min(ahead) if ahead else None
+    return min((seconds for seconds in due if seconds > 0), default=None)

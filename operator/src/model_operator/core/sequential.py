@@ -38,7 +38,7 @@ from dataclasses import dataclass, replace
 BURST = 4.0
 """How many events may share one fate without being evidence more than once."""
 
-HORIZON = 200
+HORIZON = 600
 """The weights' c: for about so many looks a new beginning costs nearly the same."""
 
 SHARES = (0.15, 0.15, 0.2, 0.5)
