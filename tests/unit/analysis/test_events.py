@@ -78,10 +78,11 @@ def test_it_goes_on_by_itself_when_traffic_comes() -> None:
     assert pod.serves(5, bad=0, total=10).outcome is Outcome.PASS
 
 
-def test_counters_that_vanish_are_insufficient_whatever_was_counted_before() -> None:
+@pytest.mark.parametrize("answer", [Samples(), pods(a=float("nan"))], ids=["empty", "NaN"])
+def test_counters_that_vanish_are_insufficient_whatever_was_counted_before(answer: Samples) -> None:
     pod = Pod(trial())
     assert pod.serves(20, bad=0, total=10).outcome is Outcome.PASS
-    verdict = pod.trial.look({"errors_bad": Samples(), "errors_total": Samples()})
+    verdict = pod.trial.look({"errors_bad": answer, "errors_total": answer})
     assert (verdict.outcome, verdict.reason) == (Outcome.INSUFFICIENT, "InsufficientData")
 
 

@@ -72,15 +72,16 @@ def assess_events(
     if isinstance(total, Failure):
         return state, unanswered(test.name, total, now)
     try:
-        counters, new_bad, new_total = advance(state.counters, by_pod(bad), by_pod(total))
+        readings = by_pod(total)
+        counters, new_bad, new_total = advance(state.counters, by_pod(bad), readings)
     except AmbiguousSeriesError as error:
         failure = Failure(FailureKind.CONFIGURATION, str(error))
         return state, unanswered(test.name, failure, now)
     mixture = observe(state.tally.mixture, bad=new_bad, total=new_total, limit=test.limit, now=now)
     tally = state.tally.counted(mixture, step=step, bad=new_bad, total=new_total, now=now)
     state = EventsState(counters, tally)
-    if not total.series:
-        return state, no_data(test.name, "there are no counters", now)
+    if not readings:
+        return state, no_data(test.name, "no counters: the answer is empty, stale or NaN", now)
     return state, judge(
         test.name,
         tally,

@@ -150,7 +150,7 @@ def assess_value(
     if isinstance(value, Failure):
         return state, unanswered(test.name, value, moment.now)
     if value is None:
-        return state, no_data(test.name, "no number", moment.now)
+        return state, no_data(test.name, "no number: the answer is empty, stale or NaN", moment.now)
     too_low = test.lowest is not None and value < test.lowest
     too_high = test.highest is not None and value > test.highest
     word, limit = "upper", test.highest
@@ -189,7 +189,8 @@ def assess_comparison(
         stable = max(state.reference, default=None)
     if not isinstance(value, float) or stable is None:
         missing = "stable" if isinstance(value, float) else "the candidate"
-        return state, no_data(test.name, f"no number of {missing}", moment.now)
+        why = f"no number of {missing}: the answer is empty, stale or NaN"
+        return state, no_data(test.name, why, moment.now)
     limit = stable + abs(stable) * test.increase
     wide = stable != 0 and value > max(limit, stable + abs(stable) * (WIDE - 1))
     moment = moment if test.counted else replace(moment, served=None)

@@ -89,7 +89,7 @@ def unanswered(metric: str, failure: Failure, now: float) -> Finding:
 
 
 def no_data(metric: str, what: str, now: float) -> Finding:
-    """The finding of a metric whose source answered, but with nothing that can be judged."""
+    """The finding of a metric of which there is nothing yet that can be judged."""
     return Finding(
         metric=metric,
         outcome=Outcome.INSUFFICIENT,
@@ -97,7 +97,7 @@ def no_data(metric: str, what: str, now: float) -> Finding:
         value=None,
         threshold=None,
         samples=0,
-        message=f"{metric}: {what}; the answer is empty, stale or not a number",
+        message=f"{metric}: {what}",
         time=now,
     )
 

@@ -131,7 +131,9 @@ def assess_versus(
         tally=state.tally.counted(mixture, step=step, bad=bad, total=total, now=now),
     )
     if not readings[1]:
-        return state, no_data(test.name, "the candidate has no counters", now)
+        return state, no_data(
+            test.name, "no counters of the candidate: the answer is empty, stale or NaN", now
+        )
     if not state.stable_total:
         return state, no_data(test.name, "stable had no events to compare with", now)
     return state, _judge(test, state, collecting=total > 0, now=now)
