@@ -353,9 +353,11 @@ class World:
         self, edit: Callable[[Manifest], None], resource: Resource = MODEL_DEPLOYMENT
     ) -> Manifest:
         """Edit an object as another client would: read, change, write."""
-        live = await self.get(resource, "digits")
-        edit(live)
-        return await put(self.kube, live)
+        while True:
+            live = await self.get(resource, "digits")
+            edit(live)
+            with suppress(ConflictError):
+                return await put(self.kube, live)
 
 
 async def put(kube: KubeClient, manifest: Manifest, subresource: str = "") -> Manifest:

@@ -8,7 +8,8 @@ import signal
 import time
 from collections.abc import Coroutine, Hashable
 
-from model_operator.adapters.kube import ConflictError, KubeClient, load_configuration
+from model_operator.adapters.kube import KubeClient, KubeError, load_configuration
+from model_operator.adapters.ownership import NotOursError
 from model_operator.adapters.traffic.httproute import HttpRouteTraffic
 from model_operator.core.verdict import Outcome, Verdict
 from model_operator.engine.analyst import Analyst
@@ -78,8 +79,9 @@ class Engine:
 
     def _failed(self, key: Hashable, error: Exception, retry_s: float) -> None:
         self.metrics.failed(error)
-        level = logging.INFO if isinstance(error, ConflictError) else logging.WARNING
-        logger.log(level, "%s comes again in %.1f s: %s", key, retry_s, error, exc_info=error)
+        # where the API's answer says all, a traceback would only hide it
+        trace = None if isinstance(error, KubeError | NotOursError) else error
+        logger.warning("%s comes again in %.1f s: %s", key, retry_s, error, exc_info=trace)
 
     def _verdict_changed(self, key: Key, verdict: Verdict) -> None:
         logger.info("%s: verdict %s: %s", key, verdict.outcome, verdict.message)
