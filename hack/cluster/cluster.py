@@ -76,8 +76,8 @@ class Cluster:
             with self.progress.timed("Docker engine"):
                 ports = engine.start()
             kind = self._kind(engine)
-            if not (kind.is_up() and kind.is_current(ports)):
-                with self.progress.timed("cluster of three nodes"):
+            with self.progress.timed("cluster of three nodes"):
+                if not (kind.is_current(ports) and (kind.is_up() or kind.revive())):
                     kind.delete()
                     kind.create(ports)
             with self.progress.timed("Gateway API, gateway and Prometheus"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 from hack.cluster import host, sandbox, state
 from hack.cluster.debian import ENGINE_PACKAGES, ensure_packages
 from hack.cluster.nodeimage import UNNAMED, node_image
-from hack.cluster.process import ClusterError, Runner, tail
+from hack.cluster.process import ClusterError, Runner, tail, wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from hack.cluster.layout import Layout
     from hack.cluster.parts import Store
@@ -160,12 +159,12 @@ class PrivateEngine:
         running = self._sandbox()
         if running is not None:
             _signal(running.pid, signal.SIGTERM)
-            _wait_for(lambda: not running.is_alive(), _STOP_S)
+            wait_for(lambda: not running.is_alive(), _STOP_S)
         # One that did not end in time, or that was started by a run that was killed before it
         # could write this down. The kernel ends what is in its namespaces.
         for pid, _ in host.processes_naming("hack.cluster.sandbox", str(self.layout.engine_data)):
             _signal(pid, signal.SIGKILL)
-        _wait_for(lambda: not host.has_processes(self.cgroup), _KILL_S)
+        wait_for(lambda: not host.has_processes(self.cgroup), _KILL_S)
         self.layout.engine_socket.unlink(missing_ok=True)
         self.layout.state_file.unlink(missing_ok=True)
         # An old network would be brought up again without its bridge, and push the new one's
@@ -205,7 +204,7 @@ class PrivateEngine:
             },
         )
         state.State(ports, state.find_process(pid)).save(self.layout.state_file)
-        _wait_for(lambda: self._sandbox() is None or self.is_running(), _START_S)
+        wait_for(lambda: self._sandbox() is None or self.is_running(), _START_S)
         if not self.is_running():
             raise ClusterError(f"the private Docker engine did not start; see {log}\n{tail(log)}")
 
@@ -225,15 +224,6 @@ class PrivateEngine:
 def _signal(pid: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def _wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def choose(layout: Layout, store: Store, run: Runner) -> Engine:

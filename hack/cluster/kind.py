@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import yaml
 
 from hack.cluster.addons import GATEWAY_NODE_PORT, PROMETHEUS_NODE_PORT
 from hack.cluster.archive import image_ids
-from hack.cluster.process import ClusterError, Runner
+from hack.cluster.process import ClusterError, Runner, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,6 +125,20 @@ class Kind:
             and self.run.succeeds(self.kubectl, "get", "--raw=/readyz", timeout_s=10)
         )
 
+    def revive(self) -> bool:
+        """Start the nodes of a cluster that was made to its end; tell whether that was enough."""
+        nodes = self.nodes()
+        # kind writes the credentials last.
+        if len(nodes) != 1 + WORKERS or not self.layout.kubeconfig.exists():
+            return False
+        try:
+            for node in nodes:
+                if not node.running:
+                    self.start_node(node.name)
+        except ClusterError:
+            return False
+        return wait_for(self.is_up, _RESTART_S, poll_s=_POLL_S)
+
     def is_current(self, ports: Ports) -> bool:
         """Tell whether the cluster was made from the parts and settings of this checkout."""
         made = self._config_file.read_text() if self._config_file.exists() else ""
@@ -201,13 +214,15 @@ class Kind:
         """
         began = datetime.now(UTC).replace(microsecond=0)
         self.run.run("docker", "start", node)
-        deadline = time.monotonic() + _RESTART_S
-        while not is_ready_since(
-            self.run.output(self.kubectl, "get", "node", node, "-o", "json"), began
-        ):
-            if time.monotonic() > deadline:
-                raise ClusterError(f"{node} is not ready after {_RESTART_S:.0f} s; see {self.log}")
-            time.sleep(_POLL_S)
+        if not wait_for(lambda: self._is_ready_since(node, began), _RESTART_S, poll_s=_POLL_S):
+            raise ClusterError(f"{node} is not ready after {_RESTART_S:.0f} s; see {self.log}")
+
+    def _is_ready_since(self, node: str, began: datetime) -> bool:
+        try:
+            shown = self.run.output(self.kubectl, "get", "node", node, "-o", "json", timeout_s=10)
+        except ClusterError:  # the API starts too
+            return False
+        return is_ready_since(shown, began)
 
     def worker(self, number: int) -> str:
         """Return the name of worker 1, 2, ....

@@ -10,14 +10,13 @@ import json
 import re
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 from hack.cluster.archive import ImageConfig, write_image, write_layer
 from hack.cluster.gotools import kubernetes_version, module_source, pinned_version
 from hack.cluster.layout import SOURCES
 from hack.cluster.parts import Build, Lane, Part
-from hack.cluster.process import ClusterError
+from hack.cluster.process import ClusterError, wait_for
 
 PODNET_IMAGE = "localhost/podnet:dev"
 _CNI_MANIFEST = SOURCES / "manifests" / "podnet.yaml"
@@ -183,7 +182,8 @@ def _preload_images(build: Build, root: Path) -> None:
             )
         try:
             ctr = (containerd / "ctr", "--address", socket)
-            _wait_for_containerd(build, ctr)
+            if not wait_for(lambda: build.run.succeeds(*ctr, "version"), _CONTAINERD_START_S):
+                raise ClusterError(f"containerd did not start; see {build.run.log}")
             for archive in sorted(build.needs["component-images"].glob("*.tar")):
                 build.run.run(
                     *(*ctr, "--namespace", "k8s.io", "images", "import"),
@@ -192,14 +192,6 @@ def _preload_images(build: Build, root: Path) -> None:
         finally:
             daemon.terminate()
             daemon.wait()
-
-
-def _wait_for_containerd(build: Build, ctr: tuple[Path | str, ...]) -> None:
-    deadline = time.monotonic() + _CONTAINERD_START_S
-    while not build.run.succeeds(*ctr, "version"):
-        if time.monotonic() > deadline:
-            raise ClusterError(f"containerd did not start; see {build.run.log}")
-        time.sleep(0.2)
 
 
 NODE_PARTS = (
