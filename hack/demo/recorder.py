@@ -175,6 +175,8 @@ class Recorder:
             timeout_seconds=WATCH_TIMEOUT_S,
         )
         for event in events:
+            if self._stopped.is_set():
+                return
             at = time.time()
             manifest = event["raw_object"]
             if seen.is_new(manifest) and event["type"] in {"ADDED", "MODIFIED"}:
