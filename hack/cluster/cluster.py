@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from hack.cluster.layout import Layout
     from hack.cluster.progress import Progress
 
-# With a registry only the programs on this side of the cluster are built.
-_CLIENT_PARTS = ("kube-api", "kind")
+# With a registry only the programs on this side of the cluster are built: kubectl and Helm are for
+# whoever uses it.
+_CLIENT_PARTS = ("kube-api", "kind", "helm")
 _PRIVATE_PARTS = (*_CLIENT_PARTS, "engine", "lite", "containerd", "node-image")
 
 
