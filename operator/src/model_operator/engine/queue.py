@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
@@ -14,11 +14,8 @@ class _Stop:
     """Wakes a worker up to end."""
 
 
-class Failed(Protocol):
-    """Told of every failed attempt."""
-
-    def __call__(self, key: Hashable, error: Exception, retry_s: float) -> None:
-        """A handler raised `error`; the key comes again in `retry_s` seconds."""
+Failed: TypeAlias = Callable[[Hashable, Exception, float], None]
+"""Told of every failed attempt: the key, the error, and in how many seconds the key comes again."""
 
 
 class WorkQueue(Generic[K]):
@@ -93,13 +90,6 @@ class WorkQueue(Generic[K]):
             pending.cancel()
         self._timers[key] = loop.call_later(delay_s, self._due, key)
 
-    def forget(self, key: K) -> None:
-        """Drop what is known of a key: its delays and its failures."""
-        self._failures.pop(key, None)
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-
     async def run(self) -> None:
         """Work until `stop`, then finish what has been begun and return."""
         async with asyncio.TaskGroup() as group:
@@ -126,8 +116,6 @@ class WorkQueue(Generic[K]):
                 return
             self._queued.discard(key)
             self._running.add(key)
-            # a handler may have nothing to wait for, and the loop has others to serve
-            await asyncio.sleep(0)
             try:
                 await self._attempt(key)
             finally:

@@ -39,7 +39,6 @@ from model_operator.engine.telemetry import Metrics
 logger = logging.getLogger(__name__)
 
 _ATTEMPTS: Final = 4
-_OVERDUE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +166,7 @@ class Reconciler:
         await self.applier.stable_service(subject, case.decision.status)
         await self.applier.delete(self.applier.retired(subject, case.decision.plan))
         recorded_s = await self.recorder.write(subject, case.wanted)
-        for delay_s in (_next_s(case.decision), recorded_s):
+        for delay_s in (case.decision.next_s, recorded_s):
             if delay_s is not None:
                 self.add_after(subject.key, delay_s)
 
@@ -284,14 +283,3 @@ def _lowers(decision: Decision) -> bool:
     """Whether weight is only taken away: a promotion takes it from one to give it to another."""
     promotes = any(isinstance(transition, Promoted) for transition in decision.transitions)
     return decision.route_first and not promotes
-
-
-def _next_s(decision: Decision) -> float | None:
-    """When time alone may change the decision.
-
-    What is due already and changed nothing waits for an event, such as a verdict: asking again at
-    once would only spin.
-    """
-    if decision.next_s is None or decision.transitions:
-        return decision.next_s
-    return decision.next_s if decision.next_s > 0 else _OVERDUE_S
