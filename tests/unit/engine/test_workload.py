@@ -75,7 +75,7 @@ def test_ready_pods_are_counted_and_those_that_end_are_not() -> None:
 
 @pytest.mark.parametrize(("code", "definite"), [(3, True), (2, True), (4, False)])
 def test_the_servers_own_words_say_why_and_whether_waiting_can_help(
-    code: int, definite: bool
+    *, code: int, definite: bool
 ) -> None:
     message = report("DigestMismatch", "it is sha256:12")
     found = workload(1, [pod(last=ended(code, message), state=waiting("CrashLoopBackOff"))], NOW)
