@@ -1,6 +1,7 @@
 """The load generator's HTTP API: start, stop, and the answers since a window.
 
-- `POST /start {"rate": 100}`: requests per second; 409 while it runs at another rate
+- `POST /start {"rate": 100}`: requests per second, once the route answers; 409 while it runs at
+  another rate
 - `POST /stop`: stops and waits for the answers that are still out
 - `GET /stats?since=N`: closed windows from number N on
 - `GET /healthz`
@@ -19,6 +20,7 @@ from .sender import Request, Sender, Target
 
 WINDOW_S = 0.1
 STATS_LIMIT = 3000
+SERVED_TIMEOUT_S = 5.0
 
 ANSWERS = Counter(
     "loadgen_answers_total", "Answers, by revision and code.", ["revision", "code", "correct"]
@@ -42,11 +44,12 @@ class Generator:
         self._closing: asyncio.Task[None] | None = None
         self.rate: float | None = None
 
-    def start(self, rate: float) -> bool:
-        """Starts sending; False if it already sends at another rate."""
+    async def start(self, rate: float) -> bool:
+        """Starts sending, once the route is served; False if it already sends at another rate."""
         if self.rate is not None:
             return self.rate == rate
         self.rate = rate
+        await self._sender.wait_until_served(SERVED_TIMEOUT_S)
         self._stop = asyncio.Event()
         self._sending = asyncio.create_task(self._sender.run(rate, self._stop))
         self._closing = asyncio.create_task(self._close_windows())
@@ -117,7 +120,7 @@ async def _start(request: web.Request) -> web.Response:
         raise web.HTTPBadRequest(text='the body must be {"rate": NUMBER}') from None
     if not 0 < rate <= 10_000:  # noqa: PLR2004 - one process sends no more
         raise web.HTTPBadRequest(text="rate must be above 0 and at most 10000 requests/s")
-    if not request.app[GENERATOR].start(rate):
+    if not await request.app[GENERATOR].start(rate):
         raise web.HTTPConflict(text="it runs at another rate: stop it first")
     return web.json_response({"rate": rate})
 

@@ -14,6 +14,7 @@ import aiohttp
 from .answers import CONNECT, GATEWAY, MALFORMED, OK, OVERLOAD, RESET, TIMEOUT, Answer, Tally
 
 REVISION_HEADER = "x-model-revision"
+PROBE_INTERVAL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +97,30 @@ class Sender:
 
     async def run(self, rate: float, stop: asyncio.Event) -> None:
         """Sends `rate` requests per second until `stop` is set, then waits for the answers."""
-        # NB: no limit on connections; one would turn the open loop into a closed one.
-        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)
-        timeout = aiohttp.ClientTimeout(total=self._target.timeout_s)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        async with self._session() as session:
             await self._pace(session, rate, stop)
             if self._tasks:
                 await asyncio.wait(self._tasks)
+
+    async def wait_until_served(self, timeout_s: float) -> bool:
+        """Asks until a revision answers 200; False if none does in time. Counts nothing.
+
+        A gateway serves a new route some time after it has said that it accepts it.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        async with self._session() as session:
+            while time.monotonic() < deadline_s:
+                revision, code, _ = await self._exchange(session, self._requests[0])
+                if code == OK and revision != GATEWAY:
+                    return True
+                await asyncio.sleep(PROBE_INTERVAL_S)
+        return False
+
+    def _session(self) -> aiohttp.ClientSession:
+        # NB: no limit on connections; one would turn the open loop into a closed one.
+        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)
+        timeout = aiohttp.ClientTimeout(total=self._target.timeout_s)
+        return aiohttp.ClientSession(connector=connector, timeout=timeout)
 
     async def _pace(self, session: aiohttp.ClientSession, rate: float, stop: asyncio.Event) -> None:
         start_s = time.monotonic()

@@ -191,6 +191,29 @@ async def test_above_the_limit_in_flight_a_due_request_counts_as_overload(
     assert len(gateway.requests) <= 4
 
 
+async def test_it_waits_until_a_new_route_is_served_and_counts_nothing_of_it(
+    gateway: Gateway,
+) -> None:
+    async def served_at_last(request: web.Request) -> web.StreamResponse:
+        return await inference(request) if len(gateway.requests) > 2 else web.Response(status=404)
+
+    gateway.handler = served_at_last
+    tally = Tally()
+
+    assert await Sender(gateway.target(), (IMAGE,), tally).wait_until_served(timeout_s=10)
+    assert len(gateway.requests) == 3
+    assert tally.close(start_time=0, monotonic_s=0, length_s=1).cells == ()
+
+
+async def test_it_does_not_wait_for_ever(gateway: Gateway) -> None:
+    async def missing(_request: web.Request) -> web.StreamResponse:
+        return web.Response(status=404)
+
+    gateway.handler = missing
+
+    assert not await Sender(gateway.target(), (IMAGE,), Tally()).wait_until_served(timeout_s=0.1)
+
+
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"outputs": []}', b'{"outputs": [{"data": []}]}'])
 def test_a_body_without_scores_is_no_answer(body: bytes) -> None:
     with pytest.raises(ValueError, match="not an inference response"):
