@@ -1,0 +1,360 @@
+"""The loop against an API in memory: what is written in which order, and what when calls fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from model_operator.adapters.kube import (
+    ConflictError,
+    KubeError,
+    ServerError,
+    ThrottledError,
+    UnreachableError,
+)
+from model_operator.adapters.traffic.httproute import HttpRouteTraffic
+from model_operator.api.samples import POD_LABEL, Query, Samples, Series
+from model_operator.core.httproute import read_weights
+from model_operator.core.verdict import Verdict
+from model_operator.engine.analyst import Analyst
+from model_operator.engine.announce import Announcer
+from model_operator.engine.apply import Applier
+from model_operator.engine.drains import Activity, Drains
+from model_operator.engine.queue import WorkQueue
+from model_operator.engine.reconcile import Reconciler
+from model_operator.engine.records import Recorder
+from model_operator.engine.store import Key, Store, owner_of
+from model_operator.engine.telemetry import Metrics
+from tests.builders import NOW, digest, manifest
+from tests.unit.engine.fake_kube import FakeKube
+
+pytestmark = pytest.mark.looptime
+Manifest = dict[str, Any]
+KEY = Key("vision", "digits")
+STEPS = [{"setWeight": {"percent": percent, "duration": "10s"}} for percent in (10, 50)]
+ERRORS = {
+    "name": "errors",
+    "type": "Events",
+    "events": {"bad": "bad", "total": "total", "maxRate": "0.01", "minEvents": 10},
+}
+ROLLOUT = {
+    "steps": STEPS,
+    "bake": {"duration": "20s"},
+    "analysis": {"interval": "1s", "metricSource": "fake", "metrics": [ERRORS]},
+}
+
+
+class World:
+    """The engine without watches and HTTP, in virtual time."""
+
+    def __init__(self) -> None:
+        self.kube = FakeKube()
+        self.store = Store()
+        self.bad_share = 0.0
+        self.unready: set[str] = set()
+        self.weights: list[dict[str, int]] = []
+        self.errors: list[Exception] = []
+        self.queue: WorkQueue[Key] = WorkQueue(
+            self._reconcile, failed=self._failed, jitter=lambda: 0.5
+        )
+        analyst = Analyst(lambda _query: self, self._verdict_changed, self.now)
+        self.analyst = analyst
+        self.drains = Drains(self._activity, self.queue.add)
+        metrics = Metrics()
+        self.reconciler = Reconciler(
+            kube=self.kube,
+            store=self.store,
+            applier=Applier(self.kube, HttpRouteTraffic(self.kube), self.store, "server:1"),
+            analyst=analyst,
+            drains=self.drains,
+            recorder=Recorder(self.kube, self.store, analyst, self.now),
+            announcer=Announcer(self.kube, metrics, self.now),
+            metrics=metrics,
+            add_after=self.queue.add_after,
+            clock=self.now,
+        )
+        self.kube.changed = self._changed
+
+    @staticmethod
+    def now() -> float:
+        return NOW + asyncio.get_running_loop().time()
+
+    async def query(self, query: Query, *, timeout_s: float) -> Samples:
+        """Ten requests a second, a share of them bad."""
+        del timeout_s
+        total = 10 * (self.now() - NOW)
+        value = total if query.text == "total" else total * self.bad_share
+        return Samples((Series(((POD_LABEL, "a"),), round(value)),))
+
+    def create(self, seed: int = 1) -> None:
+        model = {"uri": "https://models.example/m.onnx", "digest": digest(seed)}
+        self.kube.put(manifest(model=model, replicas=2, rollout=ROLLOUT))
+
+    def roll_out(self, seed: int) -> None:
+        live = self.kube.peek("ModelDeployment", "digits")
+        live["spec"]["model"]["digest"] = digest(seed)
+        self.kube.put(live)
+
+    @property
+    def status(self) -> Manifest:
+        found: Manifest = self.kube.peek("ModelDeployment", "digits")["status"]
+        return found
+
+    async def until(self, state: str) -> Manifest:
+        await self.until_true(lambda: bool(self.status["rollout"]["state"] == state))
+        return self.status
+
+    async def until_true(self, condition: Callable[[], bool], timeout_s: float = 300.0) -> None:
+        async with asyncio.timeout(timeout_s):
+            while not condition():  # noqa: ASYNC110 - in virtual time looking costs nothing
+                await asyncio.sleep(0.1)
+
+    async def _reconcile(self, key: Key) -> None:
+        await self.reconciler(key)
+
+    def _failed(self, _key: object, error: Exception, _retry_s: float) -> None:
+        self.errors.append(error)
+
+    def _verdict_changed(self, key: Key, _verdict: Verdict) -> None:
+        self.queue.add(key)
+
+    async def _activity(self, _key: Key, _revision: str) -> Activity | None:
+        return Activity({"a": 1.0}, 0.0)
+
+    def _changed(self, written: Manifest, deleted: bool) -> None:  # noqa: FBT001 - as the watches
+        """The watches; and the controllers and the gateway, which answer at once."""
+        if deleted:
+            self.store.remove(written)
+        else:
+            self.store.put(written)
+        if written["kind"] == "HTTPRoute" and not deleted:
+            self._gateway(written)
+        if written["kind"] == "Deployment" and not deleted:
+            self.pods(written)
+        owner = owner_of(written)
+        if owner is not None:
+            self.queue.add(owner)
+
+    def _gateway(self, route: Manifest) -> None:
+        weights = read_weights(route)
+        if not self.weights or self.weights[-1] != weights:
+            self.weights.append(weights)
+        generation = route["metadata"]["generation"]
+        status = {
+            "parents": [
+                {
+                    "parentRef": reference,
+                    "conditions": [
+                        {"type": kind, "status": "True", "observedGeneration": generation}
+                        for kind in ("Accepted", "ResolvedRefs")
+                    ],
+                }
+                for reference in route["spec"]["parentRefs"]
+            ]
+        }
+        if route.get("status") != status:
+            self.kube.put({**route, "status": status})
+
+    def pods(self, deployment: Manifest) -> None:
+        """Pods of a Deployment, ready at once unless the test has it otherwise."""
+        name = deployment["metadata"]["name"]
+        ready = "False" if name in self.unready else "True"
+        for number in range(deployment["spec"]["replicas"]):
+            self.kube.put(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "metadata": {
+                        "name": f"{name}-{number}",
+                        "namespace": KEY.namespace,
+                        "labels": deployment["metadata"]["labels"],
+                    },
+                    "status": {"conditions": [{"type": "Ready", "status": ready}]},
+                }
+            )
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[World]:
+    world = World()
+    task = asyncio.create_task(world.queue.run())
+    try:
+        yield world
+    finally:
+        world.queue.stop()
+        await task
+        world.analyst.close()
+        world.drains.close()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    """Given a model that serves."""
+    async with running() as played:
+        played.create()
+        await asyncio.sleep(1)
+        await played.until("Idle")
+        yield played
+
+
+def stable(world: World) -> str:
+    name: str = world.status["stable"]["revision"]
+    return name
+
+
+async def test_a_good_model_goes_through_every_weight(world: World) -> None:
+    old = stable(world)
+    world.roll_out(2)
+    await world.until("Baking")
+    await asyncio.sleep(1)
+    new = stable(world)
+    assert world.weights == [{old: 100}, {old: 90, new: 10}, {old: 50, new: 50}, {new: 100}]
+    # and after the bake only the new one is left
+    await world.until("Idle")
+    await asyncio.sleep(5)
+    assert world.kube.names("Deployment") == [new]
+    assert world.kube.names("ModelRevision") == sorted([old, new])
+    assert world.errors == []
+
+
+async def test_a_rise_goes_by_pods_then_status_then_route(world: World) -> None:
+    world.kube.calls.clear()
+    world.roll_out(2)
+    await world.until_true(lambda: len(world.weights) > 1)
+    calls = world.kube.calls
+    route = calls.index("apply HTTPRoute")
+    assert calls.index("apply Deployment") < route
+    # the intent is in the status, and the pods and the route were read live just before
+    assert calls[route - 1] == "status ModelDeployment"
+    assert {"get HTTPRoute", "list Pod"} <= set(calls[route - 8 : route])
+
+
+async def test_a_fall_writes_the_route_before_anything_else(world: World) -> None:
+    old = stable(world)
+    world.roll_out(2)
+    await world.until("Progressing")
+    await world.until_true(lambda: len(world.weights) > 1)
+    states: list[str] = []
+    world.kube.fail = lambda call, _: (
+        states.append(world.status["rollout"]["state"]) if call == "apply HTTPRoute" else None
+    )
+    world.kube.calls.clear()
+    world.bad_share = 0.5
+    status = await world.until("RolledBack")
+    assert world.weights[-1] == {old: 100}
+    # the status was not there yet, and came next
+    route = world.kube.calls.index("apply HTTPRoute")
+    assert states[0] == "Progressing"
+    assert world.kube.calls[route + 1] == "status ModelDeployment"
+    assert status["rollout"]["reason"] == "AnalysisFailed"
+
+
+async def test_nothing_that_fails_delays_a_rollback(world: World) -> None:
+    old = stable(world)
+    world.roll_out(2)
+    await world.until_true(lambda: len(world.weights) > 1)
+    # given an API that refuses everything but routes
+    world.kube.fail = lambda call, _: None if "HTTPRoute" in call else ServerError(call)
+    # when the pods of the candidate stop being ready
+    candidate = next(name for name in world.weights[-1] if name != old)
+    world.unready.add(candidate)
+    world.pods(world.kube.peek("Deployment", candidate))
+    await asyncio.sleep(0.1)
+    # then the route is written all the same
+    assert world.weights[-1] == {old: 100}
+    # and the rest follows when the API is back
+    world.kube.fail = lambda *_: None
+    status = await world.until("RolledBack")
+    assert status["rolledBack"][0]["revision"] == candidate
+
+
+async def test_a_fall_that_meets_a_conflict_is_written_at_once(world: World) -> None:
+    old = stable(world)
+    world.roll_out(2)
+    await world.until_true(lambda: len(world.weights) > 1)
+    conflicts = iter([ConflictError("a"), ConflictError("b")])
+    world.kube.fail = lambda call, _: next(conflicts, None) if call == "apply HTTPRoute" else None
+    candidate = next(name for name in world.weights[-1] if name != old)
+    world.unready.add(candidate)
+    world.pods(world.kube.peek("Deployment", candidate))
+    await asyncio.sleep(0.05)
+    assert world.weights[-1] == {old: 100}
+    assert world.errors == []
+
+
+async def test_a_rise_is_not_made_on_what_the_watches_believe(world: World) -> None:
+    old = stable(world)
+    world.roll_out(2)
+    # given pods that are not ready any more, which the watches have not told yet
+    candidate = "digits-cc5680b632"
+
+    def stale(call: str, _: int) -> None:
+        if call == "list Pod" and ("Deployment", candidate) in world.kube._objects:
+            for number in range(2):
+                world.kube._objects["Pod", f"{candidate}-{number}"]["status"] = {}
+                pod = world.kube._objects["Pod", f"{candidate}-{number}"]
+                pod["metadata"]["resourceVersion"] = str(10_000 + len(world.kube.calls))
+
+    def fail(call: str, number: int) -> KubeError | None:
+        stale(call, number)
+        return None
+
+    world.kube.fail = fail
+    await asyncio.sleep(5)
+    # then no weight rose
+    assert world.weights == [{old: 100}]
+
+
+def fail_once(k: int, error: KubeError) -> Callable[[str, int], KubeError | None]:
+    return lambda _call, number: error if number == k else None
+
+
+ERRORS_OF_THE_API = [
+    ConflictError("409"),
+    ThrottledError("429"),
+    ServerError("500"),
+    UnreachableError("timeout"),
+]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5], ids=["good", "bad"])
+@pytest.mark.parametrize("first", range(len(ERRORS_OF_THE_API)))
+async def test_whichever_call_fails_the_end_is_the_same(share: float, first: int) -> None:
+    # every eighth call; together the cases begin at different ones
+    await fails_at_each(range(1 + 2 * first + (share > 0), 1000, 8), share, first)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("share", [0.0, 0.5], ids=["good", "bad"])
+@pytest.mark.parametrize("first", range(len(ERRORS_OF_THE_API)))
+async def test_whichever_call_fails_the_end_is_the_same_for_each(share: float, first: int) -> None:
+    await fails_at_each(range(1, 1000), share, first)
+
+
+async def fails_at_each(numbers: range, share: float, first: int) -> None:
+    """Play a whole rollout for each call that fails, until there is no such call."""
+    error = ERRORS_OF_THE_API[first]
+    for k in numbers:
+        async with running() as world:
+            world.kube.fail = fail_once(k, error)
+            world.create()
+            await asyncio.sleep(1)
+            await world.until("Idle")
+            old, new = stable(world), "digits-cc5680b632"
+            world.bad_share = share
+            world.roll_out(2)
+            await world.until("RolledBack" if share else "Baking")
+            if not share:
+                await world.until("Idle")
+            await asyncio.sleep(30)
+            assert stable(world) == (old if share else new), k
+            assert world.kube.names("Deployment") == [stable(world)], k
+            assert world.weights[-1] == {stable(world): 100}, k
+            assert world.weights[1] == {old: 90, new: 10}, k
+            if len(world.kube.calls) < k:
+                return
