@@ -32,7 +32,6 @@ from tests.apiserver.engine_world import (
     digest,
     model_deployment,
     operator,
-    put,
     settings,
     world,
 )
@@ -63,10 +62,7 @@ async def test_s25_weights_that_others_set_are_restored_within_a_second(
             started = (await played.status())["candidate"]["startTime"]
             for theirs in ({old: 0, new: 100}, {old: 100, new: 0}):
                 # when somebody sets other weights
-                route = await played.route()
-                for backend in route["spec"]["rules"][-1]["backendRefs"]:
-                    backend["weight"] = theirs[backend["name"]]
-                await put(played.kube, route)
+                await played.change(set_weights(theirs), HTTP_ROUTE)
 
                 async def restored() -> bool:
                     return read_weights(await played.route()) == {old: 75, new: 25}
@@ -249,6 +245,14 @@ async def test_an_object_of_somebody_else_is_never_taken_over(
             await played.until("told", told)
         route = await played.route()
         assert route["spec"] == theirs["spec"]
+
+
+def set_weights(weights: dict[str, int]) -> Callable[[Manifest], None]:
+    def edit(route: Manifest) -> None:
+        for backend in route["spec"]["rules"][-1]["backendRefs"]:
+            backend["weight"] = weights[backend["name"]]
+
+    return edit
 
 
 def invalid_grace(manifest: Manifest) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import msgspec
-
 from model_operator.api.labels import ROLLED_BACK
+from model_operator.api.parse import to_manifest
 from model_operator.api.types import Route as RouteSpec
 from model_operator.core.desired import Parent
 from model_operator.core.pod_template import Manifest
@@ -61,7 +60,7 @@ def http_route(
 def _parent_refs(spec: RouteSpec) -> list[Manifest]:
     """Parents with the API's defaults filled in, so that they compare equal to the live ones."""
     defaults = {"group": "gateway.networking.k8s.io", "kind": "Gateway"}
-    refs: list[Manifest] = [{**defaults, **msgspec.to_builtins(ref)} for ref in spec.parent_refs]
+    refs: list[Manifest] = [{**defaults, **to_manifest(ref)} for ref in spec.parent_refs]
     return refs
 
 
