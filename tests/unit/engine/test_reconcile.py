@@ -79,6 +79,12 @@ class World:
         )
         self.kube.changed = self._changed
 
+    def take_over(self, kube: FakeKube) -> None:
+        """Start from the objects of another world, as an operator does from its first lists."""
+        self.kube._objects, self.kube._versions = kube._objects, kube._versions
+        for written in list(kube._objects.values()):
+            self._changed(written, False)  # noqa: FBT003 - as the watches do
+
     @staticmethod
     def now() -> float:
         return NOW + asyncio.get_running_loop().time()
@@ -307,6 +313,58 @@ async def test_a_rise_is_not_made_on_what_the_watches_believe(world: World) -> N
     await asyncio.sleep(5)
     # then no weight rose
     assert world.weights == [{old: 100}]
+
+
+async def test_old_records_are_deleted_beyond_the_limit_but_never_one_that_is_needed(
+    world: World,
+) -> None:
+    # given a revision that was rolled back
+    world.bad_share = 0.5
+    world.roll_out(9)
+    bad = (await world.until("RolledBack"))["rolledBack"][0]["revision"]
+    world.bad_share = 0.0
+    # when more good ones follow than are to be kept
+    live = world.kube.peek("ModelDeployment", "digits")
+    live["spec"]["revisionHistoryLimit"] = 1
+    world.kube.put(live)
+    good = [stable(world)]
+    for seed in (2, 3, 4):
+        world.roll_out(seed)
+        await world.until("Baking")
+        await world.until("Idle")
+        await asyncio.sleep(5)
+        good.append(stable(world))
+    # then stable, one old one and the one that must not be tried again are left
+    names = world.kube.names("ModelRevision")
+    assert {bad, good[-1]} <= set(names)
+    assert len(names) == 3
+
+
+async def test_a_restarted_operator_goes_on_from_the_record_of_its_tests() -> None:
+    async with running() as world:
+        world.create()
+        await asyncio.sleep(1)
+        await world.until("Idle")
+        world.roll_out(2)
+        await world.until_true(lambda: len(world.weights) > 1)
+        await asyncio.sleep(5)
+        kube, before = world.kube, world.status["candidate"]
+        analysed = world.analyst.state(KEY)
+    assert analysed is not None
+    # when another operator starts from what is written
+    async with running() as after:
+        after.take_over(kube)
+        await asyncio.sleep(1)
+        # then it is the same rollout, at the same step, with the evidence so far
+        candidate = after.status["candidate"]
+        assert (candidate["startTime"], candidate["step"]) == (before["startTime"], before["step"])
+        state = after.analyst.state(KEY)
+        assert state is not None
+        assert state["rollout"] == analysed["rollout"]
+        recorded = after.kube.peek("ModelRevision", candidate["revision"])["status"]["tests"]
+        assert recorded["analysis"]["tests"]["errors"]["events"]["counters"]["started"]
+        await after.until("Idle")
+        assert stable(after) == candidate["revision"]
 
 
 def fail_once(k: int, error: KubeError) -> Callable[[str, int], KubeError | None]:
