@@ -315,6 +315,48 @@ async def test_a_rise_is_not_made_on_what_the_watches_believe(world: World) -> N
     assert world.weights == [{old: 100}]
 
 
+async def test_an_invalid_spec_is_told_once_and_the_last_good_state_is_kept(world: World) -> None:
+    old = stable(world)
+    live = world.kube.peek("ModelDeployment", "digits")
+    live["spec"]["rollout"] = {**ROLLOUT, "steps": [{"pause": {}, "setWeight": STEPS[0]}]}
+    world.kube.put(live)
+    await asyncio.sleep(5)
+    stalled = next(c for c in world.status["conditions"] if c["type"] == "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "InvalidSpec")
+    assert "spec.rollout.steps[0]" in stalled["message"]
+    # when the spec stays as it is, nothing more is written
+    world.kube.calls.clear()
+    await asyncio.sleep(60)
+    assert world.kube.calls == []
+    # and the route is looked after as before
+    world.kube.remove("HTTPRoute", "digits")
+    await asyncio.sleep(1)
+    assert read_weights(world.kube.peek("HTTPRoute", "digits")) == {old: 100}
+
+
+async def test_a_name_that_somebody_took_is_told_until_it_is_free() -> None:
+    async with running() as world:
+        # given a Service of somebody else with the ModelDeployment's name
+        theirs = {"name": "digits", "namespace": KEY.namespace}
+        world.kube.put({"apiVersion": "v1", "kind": "Service", "metadata": theirs, "spec": {}})
+        world.create()
+        await asyncio.sleep(5)
+        stalled = next(c for c in world.status["conditions"] if c["type"] == "Stalled")
+        assert "does not control" in stalled["message"]
+        assert world.kube.peek("Service", "digits")["spec"] == {}
+        # and trying again writes nothing
+        world.kube.calls.clear()
+        await asyncio.sleep(60)
+        assert not [call for call in world.kube.calls if not call.startswith(("get", "list"))]
+        # when the name is free
+        world.kube.remove("Service", "digits")
+        await asyncio.sleep(20)
+        # then it is taken, and nothing is wrong any more
+        stalled = next(c for c in world.status["conditions"] if c["type"] == "Stalled")
+        assert stalled["status"] == "False"
+        assert world.kube.peek("Service", "digits")["spec"]["selector"]
+
+
 async def test_old_records_are_deleted_beyond_the_limit_but_never_one_that_is_needed(
     world: World,
 ) -> None:

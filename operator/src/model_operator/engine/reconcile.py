@@ -19,7 +19,7 @@ from model_operator.adapters.kube import (
 )
 from model_operator.adapters.ownership import NotOursError
 from model_operator.api.parse import InvalidSpec, to_manifest
-from model_operator.api.types import ModelDeploymentStatus
+from model_operator.api.types import ModelDeploymentStatus, replace
 from model_operator.core.conditions import invalid_spec
 from model_operator.core.decision import Decision, Promoted
 from model_operator.core.desired import pod_selector
@@ -245,8 +245,15 @@ class Reconciler:
 
     def _status(self, case: Case, problem: str) -> ModelDeploymentStatus:
         """The decided status; if something is wrong with the spec, it says so."""
-        status, generation = case.decision.status, case.subject.generation
-        return invalid_spec(status, generation, problem, self.clock()) if problem else status
+        status = case.decision.status
+        if not problem:
+            return status
+        # NB: against the decided conditions, which know of no problem, it would begin anew at
+        # every look: each would write the status, and so bring about the next
+        ready = (entry for entry in status.conditions if entry.type == "Ready")
+        before = (entry for entry in case.subject.status.conditions if entry.type != "Ready")
+        status = replace(status, conditions=(*ready, *before))
+        return invalid_spec(status, case.subject.generation, problem, self.clock())
 
     # --------------------------------------------------------------------------- what is followed
 
