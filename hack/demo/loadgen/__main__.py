@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--url", required=True, help="inference endpoint")
     parser.add_argument("--host", required=True, help="Host header of the requests")
     parser.add_argument("--requests", required=True, type=Path, help="JSON file of labelled images")
-    parser.add_argument("--timeout-s", type=float, default=5.0, help="default: 5")
+    parser.add_argument("--timeout-s", type=float, default=10.0, help="default: 10")
     parser.add_argument("--port", type=int, default=8080, help="API; default: 8080")
     parser.add_argument("--metrics-port", type=int, default=9090, help="default: 9090")
     arguments = parser.parse_args()

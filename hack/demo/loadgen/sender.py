@@ -30,7 +30,7 @@ class Target:
 
     url: str
     host: str
-    timeout_s: float = 5.0
+    timeout_s: float = 10.0
     max_in_flight: int = 2000
 
 
