@@ -22,7 +22,7 @@ REQUEST_TIMEOUT_S = 10
 BAD_REQUEST = 400
 
 
-new_client: Callable[[], client.ApiClient] = config.new_client_from_config
+new_client: Callable[..., client.ApiClient] = config.new_client_from_config
 """The client of KUBECONFIG; the library's function has no types."""
 
 
@@ -37,7 +37,8 @@ def connect() -> client.ApiClient:
         ClusterError: There is none, or it does not answer.
     """
     try:
-        api = new_client()
+        # Named, since the library reads the variable only once, when it is imported.
+        api = new_client(config_file=os.environ.get("KUBECONFIG"))
         client.VersionApi(api).get_code(_request_timeout=REQUEST_TIMEOUT_S)
     except Exception as error:
         # The client raises its own, urllib3's and yaml's errors here.
