@@ -95,7 +95,7 @@ def api_calls(runs: int) -> None:
             time.sleep(5)
             spent = {key: count - before.get(key, 0) for key, count in _calls().items()}
             counts.append(sum(spent.values()))
-            writes.append(sum(n for key, n in spent.items() if key not in ("get", "list")))
+            writes.append(sum(n for key, n in spent.items() if key != "GET"))
     tell("API calls for one rollout", counts, "calls")
     tell("API writes for one rollout", writes, "calls")
 
@@ -216,16 +216,16 @@ def _verdict(history: History, revision: str) -> float:
 
 
 def _calls() -> dict[str, float]:
-    """The operator's calls so far, by verb."""
+    """The operator's calls so far, by HTTP method."""
     pod = kubectl(
         "-n", OPERATOR, "get", "pods", "-l", f"app.kubernetes.io/name={OPERATOR}",
         "-o", "jsonpath={.items[0].metadata.name}",
     )  # fmt: skip
     path = f"/api/v1/namespaces/{OPERATOR}/pods/http:{pod}:8081/proxy/metrics"
     pattern = re.compile(
-        r'^model_operator_api_requests_total\{.*verb="(\w+)".*\} (\S+)$', re.MULTILINE
+        r'^model_operator_api_requests_total\{.*method="(\w+)".*\} (\S+)$', re.MULTILINE
     )
     totals: dict[str, float] = {}
-    for verb, count in pattern.findall(kubectl("get", "--raw", path)):
-        totals[verb] = totals.get(verb, 0) + float(count)
+    for method, count in pattern.findall(kubectl("get", "--raw", path)):
+        totals[method] = totals.get(method, 0) + float(count)
     return totals

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode
@@ -185,13 +185,21 @@ class Kube(Protocol):
 class KubeClient:
     """`Kube` over HTTP."""
 
-    def __init__(self, configuration: Configuration, *, timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        timeout_s: float = 10.0,
+        answered: Callable[[str, int], None] = lambda _method, _code: None,
+    ) -> None:
         """Connect lazily.
 
         Args:
             configuration: Where the API server is and how to log in.
             timeout_s: Longest time for one call, seconds.
+            answered: Told the HTTP method and code of every call that was answered.
         """
+        self._answered = answered
         self._configuration = configuration
         self._rest = RESTClientObject(configuration)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
@@ -276,6 +284,7 @@ class KubeClient:
             data: bytes = await response.read()
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError, OSError) as error:
             raise UnreachableError(f"{method} {path}: {error or type(error).__name__}") from error
+        self._answered(method, response.status)
         if response.status >= 400:  # noqa: PLR2004 - where HTTP's errors begin
             raise _error(method, path, response.status, data, response.headers)
         answer: Manifest = json.loads(data)

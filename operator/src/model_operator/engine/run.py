@@ -35,11 +35,12 @@ class Engine:
     Args:
         settings: How it runs.
         kube: The API; closed by whoever opened it.
+        metrics: What it tells of itself.
     """
 
-    def __init__(self, settings: Settings, kube: KubeClient) -> None:
+    def __init__(self, settings: Settings, kube: KubeClient, metrics: Metrics) -> None:
         engine = settings.engine
-        self.metrics = Metrics()
+        self.metrics = metrics
         self.store = Store()
         self.queue: WorkQueue[Key] = WorkQueue(
             self._reconcile, failed=self._failed, workers=engine.workers
@@ -102,8 +103,9 @@ async def run(settings: Settings, stop: asyncio.Event | None = None) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     configuration = await load_configuration(settings.cluster.kubeconfig)
-    kube = KubeClient(configuration, timeout_s=settings.cluster.timeout_s)
-    engine = Engine(settings, kube)
+    metrics = Metrics()
+    kube = KubeClient(configuration, timeout_s=settings.cluster.timeout_s, answered=metrics.called)
+    engine = Engine(settings, kube, metrics)
     watches = Watches(engine.store, engine.queue.add, configuration, settings.cluster.namespaces)
     health = HealthServer(
         engine.metrics, host=settings.telemetry.host, port=settings.telemetry.port

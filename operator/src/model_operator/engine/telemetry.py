@@ -73,6 +73,12 @@ class Metrics:
             "ModelDeployments that wait for a worker.",
             registry=self.registry,
         )
+        self._calls = Counter(
+            "model_operator_api_requests",
+            "Calls to the API server beside the watches, by HTTP method and code.",
+            ("method", "code"),
+            registry=self.registry,
+        )
         self._failed_at: dict[Key, float] = {}
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
@@ -117,6 +123,10 @@ class Metrics:
     def failed(self, error: Exception) -> None:
         """Count a reconcile that comes again."""
         self._errors.labels(type(error).__name__).inc()
+
+    def called(self, method: str, code: int) -> None:
+        """Count a call to the API server that was answered."""
+        self._calls.labels(method, str(code)).inc()
 
     def render(self) -> bytes:
         """The metrics in Prometheus' text format."""
