@@ -43,7 +43,12 @@ def complete(
 
 
 def invalid_spec(
-    status: ModelDeploymentStatus, generation: int, message: str, now: float
+    status: ModelDeploymentStatus,
+    generation: int,
+    message: str,
+    now: float,
+    *,
+    reason: str = "InvalidSpec",
 ) -> ModelDeploymentStatus:
     """The status when the spec cannot be used: the last good state keeps serving.
 
@@ -52,14 +57,15 @@ def invalid_spec(
         generation: Of the spec that is refused.
         message: What to change, with the JSON path.
         now: Seconds since the epoch.
+        reason: What kind of thing has to be changed.
     """
     others = [entry for entry in status.conditions if entry.type == "Ready"] or [
-        _condition(status, generation, now, "Ready", ("False", "InvalidSpec", message))
+        _condition(status, generation, now, "Ready", ("False", reason, message))
     ]
     conditions = (
         *others,
-        _condition(status, generation, now, "Reconciling", ("False", "InvalidSpec", "")),
-        _condition(status, generation, now, "Stalled", ("True", "InvalidSpec", message)),
+        _condition(status, generation, now, "Reconciling", ("False", reason, "")),
+        _condition(status, generation, now, "Stalled", ("True", reason, message)),
     )
     return replace(status, observed_generation=generation, conditions=conditions)
 

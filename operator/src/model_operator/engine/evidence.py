@@ -8,7 +8,13 @@ from typing import Any, Final
 
 from model_operator.api.parse import parse_model_revision
 from model_operator.api.times import format_time
-from model_operator.api.types import Evidence, ModelDeploymentStatus, ModelRevisionStatus, replace
+from model_operator.api.types import (
+    Evidence,
+    ModelDeploymentStatus,
+    ModelRevisionStatus,
+    Preflight,
+    replace,
+)
 from model_operator.core.decision import (
     FirstFailed,
     Promoted,
@@ -17,6 +23,7 @@ from model_operator.core.decision import (
     Transition,
 )
 from model_operator.core.observed import Judgement
+from model_operator.core.steps import PREFLIGHT
 from model_operator.core.verdict import Finding
 from model_operator.engine.store import Manifest
 
@@ -53,12 +60,35 @@ def with_outcome(
     operator that comes after a crash.
     """
     stable = status.stable
+    if record.preflight is None:
+        record = replace(record, preflight=_preflight(revision, status, now))
     if stable is not None and stable.revision == revision and record.promoted_time is None:
         record = replace(record, promoted_time=format_time(now))
     for entry in status.rolled_back:
         if entry.revision == revision:
             record = replace(record, rolled_back_time=entry.time, rolled_back_reason=entry.reason)
     return record
+
+
+def _preflight(revision: str, status: ModelDeploymentStatus, now: float) -> Preflight | None:
+    """What was found before the first request; None while it is not over."""
+    stable, candidate = status.stable, status.candidate
+    if stable is not None and stable.revision == revision:
+        return Preflight(passed=True, time=format_time(now))
+    if candidate is not None and candidate.revision == revision:
+        if candidate.step > PREFLIGHT:
+            return Preflight(passed=True, time=format_time(now))
+        if status.rollout.state == "Failed":
+            why = status.rollout
+            return Preflight(
+                passed=False, reason=why.reason, message=why.message, time=format_time(now)
+            )
+    for entry in status.rolled_back:
+        if entry.revision == revision:
+            return Preflight(
+                passed=False, reason=entry.reason, message=entry.message, time=entry.time
+            )
+    return None
 
 
 def ends_step(transitions: Iterable[Transition]) -> bool:

@@ -38,6 +38,8 @@ from model_operator.engine.telemetry import Metrics
 
 logger = logging.getLogger(__name__)
 
+INVALID_SPEC: Final = "InvalidSpec"
+NAME_TAKEN: Final = "NameTaken"
 _ATTEMPTS: Final = 4
 
 
@@ -102,7 +104,13 @@ class Reconciler:
             self._taken[key] = str(error)
             subject = self._subject(key)
             if subject is not None:
-                status = invalid_spec(subject.status, subject.generation, str(error), self.clock())
+                status = invalid_spec(
+                    subject.status,
+                    subject.generation,
+                    str(error),
+                    self.clock(),
+                    reason=NAME_TAKEN,
+                )
                 await self._write_status(subject, status)
             raise
         if self._taken.pop(key, None) is not None:
@@ -253,7 +261,9 @@ class Reconciler:
         ready = (entry for entry in status.conditions if entry.type == "Ready")
         before = (entry for entry in case.subject.status.conditions if entry.type != "Ready")
         status = replace(status, conditions=(*ready, *before))
-        return invalid_spec(status, case.subject.generation, problem, self.clock())
+        taken = problem == self._taken.get(case.subject.key)
+        reason = NAME_TAKEN if taken else INVALID_SPEC
+        return invalid_spec(status, case.subject.generation, problem, self.clock(), reason=reason)
 
     # --------------------------------------------------------------------------- what is followed
 
