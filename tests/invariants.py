@@ -134,7 +134,8 @@ def i4_keeps_the_only_one_that_serves(moment: Moment) -> None:
     candidate, stable = moment.status.candidate, moment.status.stable
     if candidate is None or stable is None or candidate.percent == 0:
         return
-    if moment.observed.ready(stable.revision) == 0:
+    serves = moment.observed.ready(candidate.revision) > 0
+    if serves and moment.observed.ready(stable.revision) == 0:
         kept = moment.decision.plan.weights.get(candidate.revision, 0)
         assert kept >= candidate.percent or moment.decision.status.stable != stable
 

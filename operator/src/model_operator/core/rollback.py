@@ -9,6 +9,7 @@ from model_operator.api.types import (
     CandidateStatus,
     FormerStatus,
     ModelDeploymentStatus,
+    RequestStatus,
     RolledBackStatus,
     StableStatus,
     replace,
@@ -18,6 +19,7 @@ from model_operator.core.verdict import Outcome
 from model_operator.core.view import Change, View
 
 ROLLED_BACK_LIMIT = 10
+ABORTED = "Aborted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +47,30 @@ def _of_candidate(view: View) -> Change | None:
     if candidate is None or stable is None:
         return None
     cause = _cause(view, candidate)
-    if cause is None:
+    return take_off(view, candidate, cause) if cause is not None else None
+
+
+def take_off(view: View, candidate: CandidateStatus, cause: Cause) -> Change | None:
+    """Weight 0 for the candidate, unless it is the only one that serves."""
+    stable = view.stable
+    if stable is None or not view.observed.rollback_enabled:
         return None
-    exposed = candidate.percent > 0 or view.observed.weight(candidate.revision) > 0
-    if exposed and view.observed.ready(stable) == 0:
-        return _no_healthy_target(view, candidate, cause)
+    if only_one_that_serves(view, candidate, stable):
+        return _no_healthy_target(view, candidate.revision, stable, cause)
+    last_request = view.status.last_request
+    request = view.observed.request
+    if cause.reason == ABORTED and request is not None:
+        last_request = RequestStatus(
+            id=request.id,
+            action=request.action,
+            revision=request.revision,
+            result="done",
+            time=view.time,
+        )
     status = replace(
         view.status,
         candidate=None,
+        last_request=last_request,
         rolled_back=remember(view, candidate.revision, cause),
         rollout=view.state("RolledBack", cause.reason, cause.message),
     )
@@ -60,13 +78,24 @@ def _of_candidate(view: View) -> Change | None:
     return Change(status, (gone,), mark=candidate.start_time)
 
 
+def only_one_that_serves(view: View, candidate: CandidateStatus, stable: str) -> bool:
+    """Whether traffic would go from a revision that answers to one that cannot."""
+    exposed = candidate.percent > 0 or view.observed.weight(candidate.revision) > 0
+    observed = view.observed
+    return exposed and observed.ready(stable) == 0 and observed.ready(candidate.revision) > 0
+
+
 def _of_baking(view: View) -> Change | None:
     former, stable = view.status.former, view.status.stable
     if former is None or stable is None:
         return None
     cause = _cause_in_bake(view, former, stable.revision)
-    if cause is None or view.observed.ready(former.revision) == 0:
+    if cause is None:
         return None
+    if view.observed.ready(former.revision) == 0:
+        if view.observed.target.revision != stable.revision:
+            return None  # a mended version may be on its way: nothing better is to be had
+        return _no_healthy_target(view, stable.revision, former.revision, cause)
     status = replace(
         view.status,
         stable=StableStatus(revision=former.revision),
@@ -79,21 +108,22 @@ def _of_baking(view: View) -> Change | None:
 
 
 def _cause(view: View, candidate: CandidateStatus) -> Cause | None:
+    # NB: what the route remembers comes last: when only the status's write failed, the cause itself
+    # is still there and says more
     return (
-        _recovered(view, candidate.start_time)
-        or _broken(view, candidate.revision, weighted=candidate.percent > 0)
+        _broken(view, candidate.revision, weighted=candidate.percent > 0)
         or _judged(view, candidate.revision, candidate.start_time)
         or _aborted(view, candidate)
         or _evidence_missing(view, candidate)
-        or _deadline(view, candidate)
+        or _recovered(view, candidate.start_time)
     )
 
 
 def _cause_in_bake(view: View, former: FormerStatus, stable: str) -> Cause | None:
     return (
-        _recovered(view, former.rollout_start_time)
-        or _broken(view, stable, weighted=True)
+        _broken(view, stable, weighted=True)
         or _judged(view, stable, former.rollout_start_time)
+        or _recovered(view, former.rollout_start_time)
     )
 
 
@@ -130,7 +160,7 @@ def _aborted(view: View, candidate: CandidateStatus) -> Cause | None:
         return None
     if last is not None and last.id == request.id:
         return None
-    return Cause("Aborted", "aborted by a request")
+    return Cause(ABORTED, "aborted by a request")
 
 
 def _evidence_missing(view: View, candidate: CandidateStatus) -> Cause | None:
@@ -146,13 +176,18 @@ def _evidence_missing(view: View, candidate: CandidateStatus) -> Cause | None:
     return Cause("InsufficientData", f"no evidence for {policy.hold.text}")
 
 
-def _deadline(view: View, candidate: CandidateStatus) -> Cause | None:
+def overdue(view: View, waiting: CandidateStatus, awaited: str) -> Change | None:
+    """The rollback that is due when something was awaited for too long.
+
+    Only a rule that has just found that it still waits may ask: while nobody looked, what was
+    awaited may have come.
+    """
     deadline = view.spec.rollout.progress_deadline
-    since = candidate.waiting_since_time
+    since = waiting.waiting_since_time
     if since is None or view.now - parse_time(since) < deadline.seconds:
         return None
-    why = view.status.rollout.message
-    return Cause("ProgressDeadlineExceeded", f"no progress for {deadline.text}: {why}")
+    message = f"no progress for {deadline.text}: {awaited}"
+    return take_off(view, waiting, Cause("ProgressDeadlineExceeded", message))
 
 
 def remember(view: View, revision: str, cause: Cause) -> tuple[RolledBackStatus, ...]:
@@ -169,10 +204,10 @@ def is_rolled_back(status: ModelDeploymentStatus, revision: str) -> bool:
     return any(entry.revision == revision for entry in status.rolled_back)
 
 
-def _no_healthy_target(view: View, candidate: CandidateStatus, cause: Cause) -> Change:
-    message = f"{cause.reason}: {cause.message}; but no pod of {view.stable} is ready"
+def _no_healthy_target(view: View, revision: str, target: str, cause: Cause) -> Change:
+    message = f"{cause.reason}: {cause.message}; but no pod of {target} is ready"
     before = view.status.rollout
-    rollout = view.state("Held", "NoHealthyTarget", message)
+    status = replace(view.status, rollout=view.state("Held", "NoHealthyTarget", message))
     if before.reason == "NoHealthyTarget":
-        return Change(replace(view.status, rollout=rollout))
-    return view.with_candidate(candidate, rollout, NoHealthyTarget(candidate.revision, message))
+        return Change(status)
+    return Change(status, (NoHealthyTarget(revision, message),))

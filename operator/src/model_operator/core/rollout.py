@@ -33,7 +33,12 @@ from model_operator.core.decision import (
 )
 from model_operator.core.observed import Judgement, Observed
 from model_operator.core.requests import answer_request, is_paused
-from model_operator.core.rollback import is_rolled_back, rollback
+from model_operator.core.rollback import (
+    is_rolled_back,
+    only_one_that_serves,
+    overdue,
+    rollback,
+)
 from model_operator.core.steps import (
     PREFLIGHT,
     duration_s,
@@ -42,7 +47,7 @@ from model_operator.core.steps import (
     run_clock,
     stop_clock,
 )
-from model_operator.core.verdict import Outcome
+from model_operator.core.verdict import Outcome, Verdict
 from model_operator.core.view import Change, View
 
 HOLD_AFTER_LOOKS = 5
@@ -79,23 +84,26 @@ def decide(
 
 
 def _falls(plan: Plan, status: ModelDeploymentStatus, observed: Observed) -> bool:
-    """Whether a revision other than stable loses weight that it has now."""
+    """Whether a revision loses weight that it has now, other than by a promotion."""
     live = observed.route.weights if observed.route else {}
-    stable = status.stable.revision if status.stable else None
+    roles = (status.stable, status.former)
+    kept = {role.revision for role in roles if role is not None}
     return any(
         plan.weights.get(revision, 0) < weight
         for revision, weight in live.items()
-        if revision != stable
+        if revision not in kept
     )
 
 
 def _next(view: View) -> Change:
     """The first rule that has something to say."""
+    change = rollback(view)
+    if change is not None:
+        return change
     if view.spec.suspend:
         return _suspended(view)
     return (
-        rollback(view)
-        or answer_request(view)
+        answer_request(view)
         or _first(view)
         or _superseded(view)
         or _bake_end(view)
@@ -108,7 +116,7 @@ def _next(view: View) -> Change:
 def _suspended(view: View) -> Change:
     candidate = view.status.candidate
     if candidate is not None:
-        candidate = stop_clock(candidate, view.now)
+        candidate = replace(stop_clock(candidate, view.now), waiting_since_time=None)
     message = "suspended; nothing changes until spec.suspend is false"
     rollout = view.state(view.status.rollout.state, "Suspended", message)
     return Change(replace(view.status, candidate=candidate, rollout=rollout))
@@ -154,7 +162,7 @@ def _superseded(view: View) -> Change | None:
     candidate, target = view.status.candidate, view.observed.target
     if candidate is None or candidate.revision == target.revision or view.stable is None:
         return None
-    if candidate.percent > 0 and view.observed.ready(view.stable) == 0:
+    if only_one_that_serves(view, candidate, view.stable):
         message = f"{target.revision} waits: no pod of {view.stable} is ready to take the traffic"
         return view.with_candidate(candidate, view.state("Held", "NoHealthyTarget", message))
     gone = Superseded(candidate.revision, target.revision)
@@ -228,8 +236,7 @@ def _unconfirmed(view: View, candidate: CandidateStatus) -> Change | None:
     else:
         detail = f": {route.message}" if route and route.message else ""
         message = f"waiting for the gateway to accept the route{detail}"
-    waiting = _wait(view, stop_clock(candidate, view.now))
-    return view.with_candidate(waiting, view.state("Progressing", "RouteNotConfirmed", message))
+    return _waiting(view, candidate, "RouteNotConfirmed", message)
 
 
 def _evidence_clock(view: View, candidate: CandidateStatus) -> CandidateStatus:
@@ -264,6 +271,10 @@ def _held(view: View, candidate: CandidateStatus) -> Change | None:
     return view.with_candidate(held, rollout, began)
 
 
+def _is_evidence(verdict: Verdict | None) -> bool:
+    return verdict is not None and (verdict.outcome is Outcome.PASS or verdict.collecting)
+
+
 def _running(view: View, candidate: CandidateStatus) -> Change | None:
     """The step goes on: its time is not over, or there is no passing verdict yet."""
     step = view.spec.rollout.steps[candidate.step]
@@ -275,8 +286,9 @@ def _running(view: View, candidate: CandidateStatus) -> Change | None:
     )
     if passed and over:
         return None
-    if view.status.rollout.state == "Held" and verdict is None and candidate.percent > 0:
-        return Change(view.status)  # after a restart nothing is known for a moment: the hold stays
+    if view.status.rollout.state == "Held" and candidate.percent > 0 and not _is_evidence(verdict):
+        # what began a hold may be gone, and nothing may be known yet: only evidence ends it
+        return view.with_candidate(stop_clock(candidate, view.now), view.status.rollout)
     resumed = view.status.rollout.state == "Held"
     transitions = (HoldEnded(candidate.revision),) if resumed else ()
     candidate = replace(run_clock(candidate, view.now), waiting_since_time=None)
@@ -308,10 +320,7 @@ def _advance(view: View, candidate: CandidateStatus) -> Change:
         view.observed, {candidate.revision, view.stable or ""}
     ):
         message = "waiting until the revision before has left the route"
-        return view.with_candidate(
-            _wait(view, stop_clock(candidate, view.now)),
-            view.state("Progressing", "Queued", message),
-        )
+        return _waiting(view, candidate, "Queued", message)
     if index >= len(steps):
         return _promote(view, candidate)
     entered = replace(
@@ -345,15 +354,17 @@ def _no_capacity(view: View, candidate: CandidateStatus, need: int) -> Change:
     if workload is not None and workload.failure is not None:
         message += f": {workload.failure.message}"
     reason = "Preflight" if candidate.step == PREFLIGHT else "WaitingForCapacity"
-    waiting = _wait(view, stop_clock(candidate, view.now))
-    return view.with_candidate(waiting, view.state("Progressing", reason, message))
+    return _waiting(view, candidate, reason, message)
 
 
-def _wait(view: View, candidate: CandidateStatus) -> CandidateStatus:
-    """The candidate with the progress deadline's clock running."""
-    if candidate.waiting_since_time is not None:
-        return candidate
-    return replace(candidate, waiting_since_time=view.time, insufficient_since_time=None)
+def _waiting(view: View, candidate: CandidateStatus, reason: str, message: str) -> Change:
+    """The step's clock stands still, and the progress deadline's runs."""
+    waiting = stop_clock(candidate, view.now)
+    if waiting.waiting_since_time is None:
+        waiting = replace(waiting, waiting_since_time=view.time, insufficient_since_time=None)
+    return overdue(view, waiting, message) or view.with_candidate(
+        waiting, view.state("Progressing", reason, message)
+    )
 
 
 def _promote(view: View, candidate: CandidateStatus) -> Change:

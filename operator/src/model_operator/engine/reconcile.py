@@ -21,7 +21,7 @@ from model_operator.adapters.ownership import NotOursError
 from model_operator.api.parse import InvalidSpec, to_manifest
 from model_operator.api.types import ModelDeploymentStatus, replace
 from model_operator.core.conditions import invalid_spec
-from model_operator.core.decision import Decision, Promoted
+from model_operator.core.decision import Decision
 from model_operator.core.desired import pod_selector
 from model_operator.core.httproute import read_weights
 from model_operator.core.observed import Judgement, Observed
@@ -137,8 +137,7 @@ class Reconciler:
             wanted, problem = self._wanted(subject)
             case = self._decide(subject, wanted or case.wanted)
         problem = problem or self._taken.get(key, "")
-        self.recorder.note(key, case.judgement, case.decision.transitions)
-        if _lowers(case.decision):
+        if case.decision.route_first:
             subject = await self._lower(case, problem)
         else:
             subject = await self._raise_or_keep(case, problem)
@@ -150,7 +149,8 @@ class Reconciler:
         written = await self.applier.lower_route(case.subject, case.wanted, plan)
         if written:
             self.metrics.lowered(case.subject.key)
-        subject = await self._write_status(case.subject, self._status(case, problem))
+        subject = await self._settle(case, problem)
+        await self.applier.stable_service(subject, case.decision.status)
         if written:
             await self.announcer.drift(case.subject, plan, case.observed)
         await self.applier.record(subject, case.wanted)
@@ -162,14 +162,20 @@ class Reconciler:
         plan = case.decision.plan
         await self.applier.record(case.subject, case.wanted)
         await self.applier.workloads(case.subject, plan)
-        subject = await self._write_status(case.subject, self._status(case, problem))
+        subject = await self._settle(case, problem)
         if await self.applier.route(subject, case.wanted, plan):
             await self.announcer.drift(case.subject, plan, case.observed)
         return subject
 
+    async def _settle(self, case: Case, problem: str) -> Subject:
+        """The status, and what is told of it: a later failure must not swallow the news."""
+        subject = await self._write_status(case.subject, self._status(case, problem))
+        self.recorder.note(subject.key, case.judgement, case.decision.transitions)
+        await self.announcer.transitions(subject, case.wanted, case.decision.transitions)
+        return subject
+
     async def _finish(self, subject: Subject, case: Case) -> None:
         """What no traffic depends on."""
-        await self.announcer.transitions(subject, case.wanted, case.decision.transitions)
         self._follow(subject, case.wanted)
         await self.applier.stable_service(subject, case.decision.status)
         await self.applier.delete(self.applier.retired(subject, case.decision.plan))
@@ -214,7 +220,7 @@ class Reconciler:
 
         A fall of weight is not: it is right on suspicion, and must not wait for anything.
         """
-        if _lowers(case.decision):
+        if case.decision.route_first:
             return False
         plan, route = case.decision.plan, case.observed.route
         live = route.weights if route else {}
@@ -294,9 +300,3 @@ class Reconciler:
         self.analyst.forget(key)
         self.drains.follow(key, frozenset())
         self.recorder.forget(key)
-
-
-def _lowers(decision: Decision) -> bool:
-    """Whether weight is only taken away: a promotion takes it from one to give it to another."""
-    promotes = any(isinstance(transition, Promoted) for transition in decision.transitions)
-    return decision.route_first and not promotes
