@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from model_operator.api.types import Analysis, Decimal, Duration, Events, Metric
+from model_operator.api.types import Analysis, Decimal, Duration, Events, Metric, replace
 from model_operator.core.observed import Failure
 from tests.builders import pause, spec, weight
 from tests.scenarios.world import Model, World, unavailable
@@ -266,3 +266,66 @@ def test_with_rollback_disabled_the_bad_model_stays() -> None:
     w.disable_rollback = True
     w.release("two").run(60)
     assert w.weight("two") == 5
+
+
+def test_a_suspension_does_not_keep_a_dead_candidate_on_the_route() -> None:
+    w = world().release("two")
+    w.run_until(lambda w: w.weight("two") == 50)
+    w.spec = replace(w.spec, suspend=True)
+    w.run(30)
+    assert w.weight("two") == 50, "nothing changes while suspended"
+    w.deployments["two"].unready = True
+    w.run(0.5)
+    assert w.route() == {"one": 100}
+
+
+def test_suspended_time_does_not_count_for_the_progress_deadline() -> None:
+    w = world(deadline="60s").release("two")
+    w.run(0.25)
+    w.spec = replace(w.spec, suspend=True)
+    w.run(300)
+    w.spec = replace(w.spec, suspend=False)
+    w.run_until(lambda w: w.weight("two") == 100)
+
+
+def test_time_in_which_the_operator_was_down_is_no_missed_deadline() -> None:
+    w = world(deadline="60s").release("two")
+    w.run_until(lambda w: w.weight("two") == 5)
+    w.operator_up = False
+    w.run(120)
+    w.restart_operator()
+    w.operator_up = True
+    w.run_until(lambda w: w.weight("two") == 100)
+
+
+def test_when_nobody_serves_a_mended_version_can_still_take_over() -> None:
+    w = world().release("two")
+    w.run_until(lambda w: w.weight("two") == 25)
+    w.deployments["one"].unready = True
+    w.deployments["two"].unready = True
+    w.run(5)
+    w.release("three")
+    w.run_until(lambda w: w.status.candidate is not None and w.ready("three") > 0)
+
+
+def test_a_cause_that_is_still_there_is_named_when_only_the_status_was_not_written() -> None:
+    w = world(candidate=Model(error_rate=1.0)).release("two")
+    w.run_until(lambda w: w.weight("two") == 5)
+    w.run(2)
+    before = w.status
+    w.run_until(lambda w: w.state() == "RolledBack")
+    w.status = before  # as it is after a conflict
+    w.run(0.25)
+    assert w.status.rolled_back[-1].reason == "AnalysisFailed"
+
+
+def test_a_failure_in_the_bake_is_said_even_when_the_former_revision_is_gone() -> None:
+    w = world(bake="60s").release("two")
+    w.run_until(lambda w: w.weight("two") == 100)
+    w.deployments["one"].unready = True
+    w.models["two"].error_rate = 0.5
+    w.run(100)
+    assert w.condition("Stalled") == ("True", "NoHealthyTarget")
+    w.deployments["one"].unready = False
+    w.run(1)
+    assert w.route() == {"one": 100}, "the way back was kept"
