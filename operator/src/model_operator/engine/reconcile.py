@@ -149,7 +149,8 @@ class Reconciler:
         written = await self.applier.lower_route(case.subject, case.wanted, plan)
         if written:
             self.metrics.lowered(case.subject.key)
-        subject = await self._settle(case, problem)
+        subject = await self._write_status(case.subject, self._status(case, problem))
+        await self._tell(subject, case)
         await self.applier.stable_service(subject, case.decision.status)
         if written:
             await self.announcer.drift(case.subject, plan, case.observed)
@@ -162,17 +163,18 @@ class Reconciler:
         plan = case.decision.plan
         await self.applier.record(case.subject, case.wanted)
         await self.applier.workloads(case.subject, plan)
-        subject = await self._settle(case, problem)
-        if await self.applier.route(subject, case.wanted, plan):
-            await self.announcer.drift(case.subject, plan, case.observed)
+        subject = await self._write_status(case.subject, self._status(case, problem))
+        try:
+            if await self.applier.route(subject, case.wanted, plan):
+                await self.announcer.drift(case.subject, plan, case.observed)
+        finally:
+            await self._tell(subject, case)
         return subject
 
-    async def _settle(self, case: Case, problem: str) -> Subject:
-        """The status, and what is told of it: a later failure must not swallow the news."""
-        subject = await self._write_status(case.subject, self._status(case, problem))
+    async def _tell(self, subject: Subject, case: Case) -> None:
+        """What was decided, once it stands in the status: no later failure swallows the news."""
         self.recorder.note(subject.key, case.judgement, case.decision.transitions)
         await self.announcer.transitions(subject, case.wanted, case.decision.transitions)
-        return subject
 
     async def _finish(self, subject: Subject, case: Case) -> None:
         """What no traffic depends on."""
