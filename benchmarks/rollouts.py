@@ -110,8 +110,8 @@ def _one_long_step(source: str) -> Change:
         if source == "pods":
             del analysis["metricSource"]
             for metric in analysis["metrics"]:
-                metric["events"]["bad"] = 'model_server_requests_total{code=~"5.."}'
-                metric["events"]["total"] = "model_server_requests_total"
+                metric["events"]["bad"] = 'sum by (pod) (model_server_requests_total{code=~"5.."})'
+                metric["events"]["total"] = "sum by (pod) (model_server_requests_total)"
 
     return change
 
