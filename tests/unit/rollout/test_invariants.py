@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from model_operator.api.types import ModelDeploymentSpec, ModelDeploymentStatus
 from model_operator.core import allocation
+from model_operator.core import introduction as introduction_module
+from model_operator.core import progress as progress_module
 from model_operator.core import rollback as rollback_module
 from model_operator.core import rollout as rollout_module
 from model_operator.core.decision import (
@@ -237,12 +239,12 @@ def _too_much_weight(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _rise_without_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollout_module, "_running", lambda *_: None)
+    monkeypatch.setattr(progress_module, "_running", lambda *_: None)
 
 
 def _failure_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollback_module, "is_rolled_back", lambda *_: False)
-    monkeypatch.setattr(rollout_module, "is_rolled_back", lambda *_: False)
+    monkeypatch.setattr(introduction_module, "is_rolled_back", lambda *_: False)
 
 
 def _errors_count_as_missing_data(monkeypatch: pytest.MonkeyPatch) -> None:

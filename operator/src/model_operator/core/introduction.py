@@ -1,0 +1,90 @@
+"""Which revision is the candidate: the first of all, a new one, or none any more."""
+
+from __future__ import annotations
+
+from model_operator.api.types import CandidateStatus, StableStatus, replace
+from model_operator.core.allocation import foreign_weight
+from model_operator.core.decision import FirstFailed, Promoted, Started, Superseded, Transition
+from model_operator.core.rollback import is_rolled_back, only_one_that_serves
+from model_operator.core.steps import PREFLIGHT
+from model_operator.core.view import Change, View
+
+
+def first(view: View) -> Change | None:
+    """The first revision of all: loaded and warmed up before it serves, but no canary."""
+    if view.status.stable is not None:
+        return None
+    target, candidate = view.observed.target, view.status.candidate
+    if candidate is None or candidate.revision != target.revision:
+        return _started(
+            view, Superseded(candidate.revision, target.revision) if candidate else None
+        )
+    workload = view.observed.workloads.get(target.revision)
+    if workload is not None and workload.ready > 0:
+        status = replace(
+            view.status,
+            stable=StableStatus(revision=target.revision, digest=target.digest),
+            candidate=None,
+            rollout=view.state("Idle", "Promoted", f"{target.revision} is stable"),
+        )
+        return Change(status, (Promoted(target.revision, None),))
+    failure = workload.failure if workload else None
+    if failure is None or not failure.definite:
+        message = f"waiting for a ready pod of {target.revision}"
+        message += f": {failure.message}" if failure else ""
+        return view.with_candidate(candidate, view.state("Progressing", "Preflight", message))
+    rollout = view.state("Failed", failure.reason, failure.message)
+    if view.status.rollout.state == "Failed":
+        return view.with_candidate(candidate, rollout)
+    failed = FirstFailed(target.revision, failure.reason, failure.message)
+    return view.with_candidate(candidate, rollout, failed)
+
+
+def superseded(view: View) -> Change | None:
+    """A candidate that the spec no longer names gives way."""
+    candidate, target = view.status.candidate, view.observed.target
+    if candidate is None or candidate.revision == target.revision or view.stable is None:
+        return None
+    if only_one_that_serves(view, candidate, view.stable):
+        message = f"{target.revision} waits: no pod of {view.stable} is ready to take the traffic"
+        return view.with_candidate(candidate, view.state("Held", "NoHealthyTarget", message))
+    gone = Superseded(candidate.revision, target.revision)
+    rollout = view.state("Idle", "Superseded", f"{candidate.revision} gave way")
+    return Change(replace(view.status, candidate=None, rollout=rollout), (gone,))
+
+
+def start(view: View) -> Change | None:
+    """The revision that the spec names becomes the candidate."""
+    target = view.observed.target
+    if view.status.candidate is not None or target.revision == view.stable:
+        return None
+    if is_rolled_back(view.status, target.revision):
+        return None
+    stable = view.status.stable
+    if foreign_weight(view.observed, {stable.revision} if stable else set()):
+        message = f"{target.revision} waits until the one before has left the route"
+        return Change(replace(view.status, rollout=view.state("Progressing", "Queued", message)))
+    return _started(view, None)
+
+
+def _started(view: View, before: Transition | None) -> Change:
+    target, former = view.observed.target, view.status.former
+    if former is not None and former.revision == target.revision:
+        former = None
+    candidate = CandidateStatus(
+        revision=target.revision,
+        digest=target.digest,
+        step=PREFLIGHT,
+        start_time=view.time,
+        waiting_since_time=view.time,
+        floor_replicas=max(view.floor, view.observed.replicas(view.stable)),
+    )
+    message = f"{target.revision} is loaded and warmed up without traffic"
+    status = replace(
+        view.status,
+        candidate=candidate,
+        former=former,
+        rollout=view.state("Progressing", "Preflight", message),
+    )
+    started = Started(target.revision)
+    return Change(status, (before, started) if before else (started,))
