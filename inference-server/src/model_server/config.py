@@ -31,14 +31,15 @@ class SourceSettings:
         digest: `sha256:<hex>` of what is expected there.
         folder: Where downloads are kept.
         limits: What a download may cost.
-        golden: A request, with its answer or without, that must succeed before the server is ready.
+        golden: Golden requests as JSON, or the path of a file with them; empty for none. They must
+            be answered rightly before the server is ready.
     """
 
     uri: str
     digest: str
     folder: Path
     limits: Limits
-    golden: Path | None
+    golden: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ def add_serve_flags(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> 
     flag("http-port", _port, "port of the inference protocol", "8080")
     flag("metrics-port", _port, "port of /metrics", "9090")
     flag("model-dir", Path, "folder for downloads", "/models")
-    flag("golden", Path, "JSON file with a request that must succeed before readiness")
+    flag("golden", str, "requests to answer rightly before readiness: JSON list or its file", "")
     flag("threads", _positive, "threads inside one run; none: whole CPUs of the container's limit")
     flag("concurrency", _positive, "runs at once; none: as many as threads")
     flag("max-queue", _count, "requests that may wait for a run, others get 503", "256")

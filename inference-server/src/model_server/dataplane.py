@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from model_server.header import Header
 from model_server.metrics import Metrics
 from model_server.model import Model, Run
 from model_server.signature import Signature, Tensor
@@ -78,6 +79,14 @@ class DataPlane:
             NotReadyError: It is not known yet.
         """
         return self._loaded().signature
+
+    def header(self) -> Header:
+        """Return what the model says of itself.
+
+        Raises:
+            NotReadyError: It is not known yet.
+        """
+        return self._loaded().header
 
     async def infer(self, request: InferenceRequest, deadline: float) -> InferenceResponse:
         """Run the model.

@@ -18,6 +18,7 @@ class Reason(StrEnum):
     DIGEST_MISMATCH = "DigestMismatch"
     INVALID_MODEL = "InvalidModel"
     UNSUPPORTED_MODEL = "UnsupportedModel"
+    GOLDEN_REQUEST_FAILED = "GoldenRequestFailed"
     SOURCE_UNAVAILABLE = "SourceUnavailable"
     INVALID_CONFIG = "InvalidConfig"
 
@@ -41,7 +42,12 @@ class StartupError(Exception):
         match self.reason:
             case Reason.INVALID_CONFIG:
                 return 2
-            case Reason.DIGEST_MISMATCH | Reason.INVALID_MODEL | Reason.UNSUPPORTED_MODEL:
+            case (
+                Reason.DIGEST_MISMATCH
+                | Reason.INVALID_MODEL
+                | Reason.UNSUPPORTED_MODEL
+                | Reason.GOLDEN_REQUEST_FAILED
+            ):
                 return 3
             case Reason.SOURCE_UNAVAILABLE:
                 return 4

@@ -18,7 +18,7 @@ from model_server.config import ServerConfig
 from model_server.connection import connection_class
 from model_server.dataplane import DataPlane
 from model_server.failures import Reason, StartupError
-from model_server.golden import check_golden
+from model_server.golden import check_golden, read_golden
 from model_server.metrics import Exporter, Metrics
 from model_server.model import Model, load_model, warm_up
 from model_server.rest import RestApp
@@ -181,8 +181,10 @@ def load(config: ServerConfig) -> Model:
     source = config.source
     path = Fetcher(source.folder, source.limits).fetch(source.uri, source.digest)
     _log.info("digest verified", extra={"path": str(path), "digest": source.digest})
+    # read first: a mistake in them need not wait for a large model
+    golden = read_golden(source.golden)
     model = load_model(path, config.session)
-    duration_s = warm_up(model) if source.golden is None else check_golden(model, source.golden)
+    duration_s = check_golden(model, golden) if golden else warm_up(model)
     _log.info("model loaded", extra={"warm_up_s": duration_s, **asdict(config.session)})
     return model
 

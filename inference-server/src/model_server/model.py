@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from model_server.datatypes import FROM_ONNX
 from model_server.failures import Reason, StartupError
+from model_server.header import Header, read_header
 from model_server.signature import InvalidRequestError, Signature, TensorSpec
 
 _log = logging.getLogger(__name__)
@@ -57,9 +58,10 @@ class Run:
 class Model:
     """A loaded model. `run` may be called from several threads at once."""
 
-    def __init__(self, session: Any, signature: Signature) -> None:
+    def __init__(self, session: Any, signature: Signature, header: Header | None = None) -> None:
         self._session = session
         self.signature = signature
+        self.header = header or Header()
 
     def run(
         self, outputs: Sequence[TensorSpec], feed: Mapping[str, NDArray[Any]], run: Run
@@ -102,23 +104,29 @@ def load_model(path: Path, settings: SessionSettings) -> Model:
         )
     except Exception as error:  # onnxruntime's exceptions have no common base
         raise _explain(error) from error
-    return Model(session, _signature(session))
+    return Model(session, _signature(session), read_header(file))
 
 
 def warm_up(model: Model) -> float | None:
     """Run the model once so that the first request does not pay for lazy allocations.
 
     Zeros are tried first, since they are valid indices, then ones. A model may refuse both (made-up
-    inputs need not make sense to it), so failing is logged and no more.
+    inputs need not make sense to it), so failing is logged and no more. Only where the memory is
+    too small for the smallest of inputs, it is for every request.
 
     Returns:
         The seconds of the run, or None when the model refused.
+
+    Raises:
+        StartupError: The memory is too small.
     """
     for fill in (0, 1):
         started = time.perf_counter()
         try:
             model.run(model.signature.outputs, model.signature.synthetic_feed(fill), Run())
         except (InvalidRequestError, ExecutionError) as error:
+            if _OUT_OF_MEMORY.search(str(error)):
+                raise StartupError(Reason.UNSUPPORTED_MODEL, f"{_TOO_LARGE} ({error})") from error
             _log.warning("warm-up with synthetic inputs failed", extra={"reason": str(error)})
         else:
             return time.perf_counter() - started
@@ -182,6 +190,9 @@ def _plain(text: str) -> str:
     return re.sub(r"/\S+/onnxruntime/core/\S+:\d+ .*\)( const)? (?=[A-Z])", "", text).strip()
 
 
+_OUT_OF_MEMORY = re.compile(r"bad_alloc|[Ff]ailed to allocate memory")
+_TOO_LARGE = "the model does not fit into the memory of this container; raise its memory limit"
+
 # What ONNX Runtime says, and what that means to whoever published the model.
 _EXPLANATIONS: tuple[tuple[re.Pattern[str], Reason, str], ...] = (
     (
@@ -234,11 +245,7 @@ _EXPLANATIONS: tuple[tuple[re.Pattern[str], Reason, str], ...] = (
             "publish the folder with all of them, or export everything into one file"
         ),
     ),
-    (
-        re.compile(r"bad_alloc|[Ff]ailed to allocate memory"),
-        Reason.UNSUPPORTED_MODEL,
-        "the model does not fit into the memory of this container; raise its memory limit",
-    ),
+    (_OUT_OF_MEMORY, Reason.UNSUPPORTED_MODEL, _TOO_LARGE),
 )
 
 

@@ -141,10 +141,10 @@ class RestApp:
 
     def _model_metadata(self) -> Answer:
         try:
-            signature = self._dataplane.signature()
+            signature, header = self._dataplane.signature(), self._dataplane.header()
         except NotReadyError as error:
             return self._failed(error)
-        return Answer(200, encode_metadata(signature, self._model, self._revision))
+        return Answer(200, encode_metadata(signature, header, self._model, self._revision))
 
     async def _infer(self, scope: Scope, receive: Receive) -> Answer:
         """Answer an inference request with whatever becomes of it."""

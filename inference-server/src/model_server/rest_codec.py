@@ -10,6 +10,7 @@ import orjson
 
 from model_server.dataplane import InferenceRequest, InferenceResponse
 from model_server.datatypes import Datatype
+from model_server.header import Header
 from model_server.signature import InvalidRequestError, Signature, Tensor, TensorSpec, element_count
 
 _DATATYPES = {str(datatype): datatype for datatype in Datatype}
@@ -93,8 +94,15 @@ def encode_response(response: InferenceResponse, model: str, revision: str) -> b
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def encode_metadata(signature: Signature, model: str, revision: str) -> bytes:
-    """Return the body of a model's metadata."""
+def encode_metadata(signature: Signature, header: Header, model: str, revision: str) -> bytes:
+    """Return the body of a model's metadata.
+
+    The protocol has no place for opsets; `parameters` is where MLServer has what goes beyond it.
+    """
+    parameters: dict[str, int | str] = {
+        f"opset.{opset.domain}": opset.version for opset in header.opset_imports
+    }
+    parameters |= {"ir_version": header.ir_version, "producer": header.producer}
     return orjson.dumps(
         {
             "name": model,
@@ -102,6 +110,7 @@ def encode_metadata(signature: Signature, model: str, revision: str) -> bytes:
             "platform": "onnx_onnxv1",
             "inputs": [_describe(spec) for spec in signature.inputs],
             "outputs": [_describe(spec) for spec in signature.outputs],
+            "parameters": parameters,
         }
     )
 

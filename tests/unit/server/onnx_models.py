@@ -121,6 +121,20 @@ def sequence_output() -> ModelProto:
     return _finish(graph)
 
 
+def large_when_run() -> ModelProto:
+    """A small file that fills 16 GiB as soon as it runs."""
+    return _model(
+        [
+            helper.make_node("ConstantOfShape", ["size"], ["zeros"]),
+            helper.make_node("ReduceSum", ["zeros"], ["nothing"], keepdims=0),
+            helper.make_node("Add", ["x", "nothing"], ["y"]),
+        ],
+        inputs=[("x", TensorProto.FLOAT, (1,))],
+        outputs=[("y", TensorProto.FLOAT, (1,))],
+        constants={"size": np.array([1 << 32], dtype=np.int64)},
+    )
+
+
 def with_opset(model: ModelProto, opset: int) -> ModelProto:
     model.opset_import[0].version = opset
     return model

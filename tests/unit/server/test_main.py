@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -51,16 +52,43 @@ def missing(path: Path) -> dict[str, str]:
     return {}
 
 
+def newer_opset(path: Path) -> dict[str, str]:
+    onnx_models.write(onnx_models.with_opset(onnx_models.lookup(), 99), path)
+    return {}
+
+
+def unknown_operator(path: Path) -> dict[str, str]:
+    onnx_models.write(onnx_models.unknown_operator(), path)
+    return {}
+
+
+def other_answer(_: Path) -> dict[str, str]:
+    golden = {
+        "name": "the second entry",
+        "inputs": [{"name": "i", "datatype": "INT64", "shape": [1], "data": [1]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [1], "data": [21.0]}],
+    }
+    return {"golden": json.dumps([golden])}
+
+
+def no_golden_request(_: Path) -> dict[str, str]:
+    return {"golden": "[1]"}
+
+
 @pytest.mark.parametrize(
-    ("spoil", "code", "reason"),
+    ("spoil", "code", "reason", "words"),
     [
-        (wrong_digest, 3, "DigestMismatch"),
-        (corrupt, 3, "InvalidModel"),
-        (missing, 4, "SourceUnavailable"),
+        (wrong_digest, 3, "DigestMismatch", "sha256:"),
+        (corrupt, 3, "InvalidModel", "not an ONNX model"),
+        (newer_opset, 3, "UnsupportedModel", "opset 99"),
+        (unknown_operator, 3, "UnsupportedModel", "NoSuchOperator"),
+        (other_answer, 3, "GoldenRequestFailed", "'y' at [0]: expected 21.0, got 20.0"),
+        (no_golden_request, 2, "InvalidConfig", "[0] must be an object"),
+        (missing, 4, "SourceUnavailable", "model.onnx"),
     ],
 )
 def test_a_failed_start_leaves_its_reason_behind(
-    path: Path, spoil: Callable[[Path], dict[str, str]], code: int, reason: str
+    path: Path, spoil: Callable[[Path], dict[str, str]], code: int, reason: str, words: str
 ) -> None:
     flags = spoil(path)
 
@@ -73,8 +101,22 @@ def test_a_failed_start_leaves_its_reason_behind(
     assert len(lines) == 1
     message = json.loads(lines[0])
     assert message["reason"] == reason
-    assert message["message"] in process.stderr
-    assert all(json.loads(line) for line in process.stderr.splitlines())
+    assert words in message["message"]
+    assert message["message"] in [json.loads(line)["msg"] for line in process.stderr.splitlines()]
+
+
+def test_a_model_that_is_too_large_says_so(path: Path) -> None:
+    onnx_models.write(onnx_models.large_when_run(), path)
+    limited = f"ulimit -v {8 * 1024 * 1024}; exec {shlex.join(command(path))}"
+
+    process = subprocess.run(
+        ["/bin/sh", "-c", limited], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert process.returncode == 3, process.stderr
+    message = json.loads((path.parent / "termination-log").read_text())
+    assert message["reason"] == "UnsupportedModel"
+    assert "raise its memory limit" in message["message"]
 
 
 def test_wrong_flags_end_with_2_and_a_message(path: Path) -> None:

@@ -1,63 +1,14 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import httpx
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto
 
-from model_server.dataplane import DataPlane
-from model_server.metrics import Metrics
-from model_server.rest import RestApp, RestSettings
 from tests.unit.server import onnx_models
-from tests.unit.server.serving import INFER, NAME, REVISION, GatedModel, loaded
-
-
-class Service:
-    """The ASGI application around a real model, without a socket."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.metrics = Metrics(NAME, REVISION)
-        self.dataplane = DataPlane(concurrency=1, max_waiting=1, metrics=self.metrics)
-        self.app: Any = RestApp(
-            self.dataplane,
-            self.metrics,
-            model=NAME,
-            revision=REVISION,
-            settings=RestSettings(**settings),
-        )
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=True)
-        self.client = httpx.AsyncClient(transport=transport, base_url="http://server")
-
-    def count(self, code: int) -> float:
-        labels = {"model": NAME, "revision": REVISION, "code": str(code)}
-        value = self.metrics.registry.get_sample_value("model_server_requests_total", labels)
-        assert value is not None, f"no series for {code}"
-        return value
-
-
-@pytest.fixture
-def models(tmp_path: Path) -> Callable[[ModelProto], Any]:
-    return lambda model: loaded(model, tmp_path)
-
-
-@pytest.fixture
-async def service(models: Callable[[ModelProto], Any]) -> AsyncIterator[Service]:
-    """Serves a table of two entries."""
-    service = Service()
-    service.dataplane.attach(models(onnx_models.lookup()))
-    yield service
-    await service.client.aclose()
-    service.dataplane.close()
-
-
-def body(*indices: object, **fields: Any) -> dict[str, Any]:
-    tensor = {"name": "i", "datatype": "INT64", "shape": [len(indices)], "data": list(indices)}
-    return {"inputs": [tensor], **fields}
+from tests.unit.server.rest_service import Service, body
+from tests.unit.server.serving import INFER, NAME, REVISION
 
 
 async def test_inference(service: Service) -> None:
@@ -82,6 +33,7 @@ async def test_metadata_describes_the_graph(service: Service) -> None:
         "platform": "onnx_onnxv1",
         "inputs": [{"name": "i", "datatype": "INT64", "shape": [-1]}],
         "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1]}],
+        "parameters": {"opset.ai.onnx": 17, "ir_version": 8, "producer": ""},
     }
 
 
@@ -294,135 +246,6 @@ async def test_draining_asks_clients_to_go_elsewhere(service: Service) -> None:
     assert answer.headers["connection"] == "close"
 
 
-class TestUnderLoad:
-    @pytest.fixture
-    def model(self, models: Callable[[ModelProto], Any]) -> Iterator[GatedModel]:
-        model = GatedModel(models(onnx_models.lookup()))
-        yield model
-        model.gate.set()
-
-    @pytest.fixture
-    def service(self, model: GatedModel) -> Iterator[Service]:
-        service = Service()
-        service.dataplane.attach(model)
-        yield service
-        model.gate.set()
-        service.dataplane.close()
-
-    async def occupy(
-        self, service: Service, model: GatedModel, waiting: int = 0
-    ) -> "list[asyncio.Task[httpx.Response]]":
-        """Take the only slot and `waiting` places in the queue."""
-        tasks = [
-            asyncio.create_task(service.client.post(INFER, json=body(0)))
-            for _ in range(1 + waiting)
-        ]
-        assert await asyncio.to_thread(model.entered.acquire, timeout=30)
-        depth = service.metrics.registry.get_sample_value
-        labels = {"model": NAME, "revision": REVISION}
-        async with asyncio.timeout(30):
-            while depth("model_server_queue_depth", labels) != waiting:  # noqa: ASYNC110 - a metric
-                await asyncio.sleep(0)
-        return tasks
-
-    async def test_liveness_does_not_wait_for_inference(
-        self, service: Service, model: GatedModel
-    ) -> None:
-        tasks = await self.occupy(service, model)
-
-        assert (await service.client.get("/v2/health/live")).status_code == 200
-        assert not tasks[0].done()
-
-    async def test_a_full_queue_sheds_load(self, service: Service, model: GatedModel) -> None:
-        tasks = await self.occupy(service, model, waiting=1)
-
-        answer = await service.client.post(INFER, json=body(0))
-
-        assert answer.status_code == 503
-        assert answer.headers["retry-after"] == "1"
-        assert service.count(503) == 1
-        model.gate.set()
-        assert [(await task).status_code for task in tasks] == [200, 200]
-
-    async def test_a_callers_timeout_is_kept(self, service: Service, model: GatedModel) -> None:
-        await self.occupy(service, model)
-
-        answer = await service.client.post(INFER, json=body(0, parameters={"timeout": 10_000}))
-
-        assert answer.status_code == 504
-        assert service.count(504) == 1
-
-    async def test_requests_are_in_flight_until_they_are_answered(
-        self, service: Service, model: GatedModel
-    ) -> None:
-        def in_flight() -> float | None:
-            return service.metrics.registry.get_sample_value(
-                "model_server_requests_in_flight", {"model": NAME, "revision": REVISION}
-            )
-
-        tasks = await self.occupy(service, model, waiting=1)
-
-        assert in_flight() == 2
-        model.gate.set()
-        await asyncio.gather(*tasks)
-        assert in_flight() == 0
-
-
 async def test_all_series_exist_before_the_first_request(service: Service) -> None:
     for code in (200, 400, 500, 503):
         assert service.count(code) == 0
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda children: st.lists(children) | st.dictionaries(st.text(), children),
-    max_leaves=20,
-)
-# Valid enough to get past the first checks, wrong in any way behind them.
-TENSORS = st.fixed_dictionaries(
-    {},
-    optional={
-        "name": st.just("x") | JSON,
-        "datatype": st.sampled_from(["INT64", "FP32", "BYTES", "nope"]) | JSON,
-        "shape": st.lists(st.integers(-1, 4)) | st.just([2**63]) | JSON,
-        "data": st.lists(st.integers(-2, 1)) | st.lists(st.lists(st.integers(0, 1))) | JSON,
-        "parameters": st.dictionaries(st.sampled_from(["binary_data", "x"]), JSON) | JSON,
-    },
-)
-BODIES = JSON | st.fixed_dictionaries(
-    {"inputs": st.lists(TENSORS, max_size=3) | JSON},
-    optional={
-        "id": JSON,
-        "outputs": st.lists(st.fixed_dictionaries({"name": st.just("y") | JSON})) | JSON,
-        "parameters": JSON,
-    },
-)
-
-
-def encodable(value: object) -> bool:
-    try:
-        orjson.dumps(value)
-    except (TypeError, orjson.JSONEncodeError):
-        return False
-    return True
-
-
-@settings(
-    # the fixture's folder is overwritten by each example; a busy machine is no failure
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    deadline=None,
-)
-@given(content=BODIES.filter(encodable).map(orjson.dumps) | st.binary())
-async def test_no_body_whatsoever_is_the_servers_error(
-    models: Callable[[ModelProto], Any], content: bytes
-) -> None:
-    service = Service()
-    # takes every value there is, so that a 5xx can only be the server's own doing
-    service.dataplane.attach(models(onnx_models.identity(TensorProto.INT64, ("N",))))
-    try:
-        answer = await service.client.post(INFER, content=content)
-    finally:
-        service.dataplane.close()
-
-    assert answer.status_code in {200, 400}
-    assert answer.status_code == 200 or set(answer.json()) == {"error"}
