@@ -73,15 +73,17 @@ def i1_weights_add_up(moment: Moment) -> None:
     weights = moment.decision.plan.weights
     assert not weights or sum(weights.values()) == 100
     candidate = moment.decision.status.candidate
-    if candidate is not None and moment.decision.status.stable is not None:
+    if candidate is None or moment.decision.status.stable is None:
+        return
+    if not candidate.warm:
         planned = planned_percent(moment.spec, candidate.step)
         assert weights.get(candidate.revision, 0) <= planned
 
 
 def i2_rises_only_after_a_pass(moment: Moment) -> None:
     before, after = moment.status, moment.decision.status
-    if before.candidate is None or before.stable is None:
-        return
+    if before.candidate is None or before.stable is None or before.candidate.warm:
+        return  # going back to a warm former revision is the recorded exception
     revision = before.candidate.revision
     was = before.candidate.percent
     now = moment.decision.plan.weights.get(revision, 0)
@@ -120,6 +122,7 @@ def i4_failure_takes_the_weight(moment: Moment, ledger: Ledger) -> None:
     weights, candidate = moment.decision.plan.weights, moment.status.candidate
     if must_roll_back(moment) and candidate is not None:
         assert weights.get(candidate.revision, 0) == 0
+    ledger.dead &= {moment.observed.target.revision}  # others may be named again
     revived = moment.status.last_request != moment.decision.status.last_request
     request = moment.observed.request
     if revived and request is not None and request.action == "retry":

@@ -78,6 +78,8 @@ class World:
     Attributes:
         rate: Users' requests a second.
         metrics: Answers a query instead of the world's own counters, when set.
+        room: Most pods of a revision for which the cluster has room; no limit without an entry.
+        refusal: Why the gateway does not accept the route; empty when it does.
         history: One entry for each change of weights or state.
     """
 
@@ -96,6 +98,8 @@ class World:
         self.weights: dict[str, int] | None = None
         self.accepted_at = 0.0
         self.gateway_up = True
+        self.refusal = ""
+        self.room: dict[str, int] = {}
         self.mark: str | None = None
         self.request: seen.Request | None = None
         self.disable_rollback = False
@@ -196,7 +200,8 @@ class World:
         deployment = self.deployments.get(revision)
         if deployment is None or deployment.unready or self.models[revision].failure:
             return 0
-        return sum(self.now - asked >= READY_AFTER_S for asked in deployment.asked)
+        placed = deployment.asked[: self.room.get(revision)]
+        return sum(self.now - asked >= READY_AFTER_S for asked in placed)
 
     def _users(self) -> None:
         for revision, percent in (self.weights or {}).items():
@@ -243,7 +248,7 @@ class World:
             revision: seen.Workload(
                 replicas=len(deployment.asked),
                 ready=self.ready(revision),
-                failure=self.models[revision].failure,
+                failure=self._failure(revision),
                 crash_looping=deployment.crash_looping,
             )
             for revision, deployment in self.deployments.items()
@@ -255,8 +260,9 @@ class World:
                 for revision, deployment in self.deployments.items()
                 if self.weight(revision) == 0 and self.now - deployment.last_request >= DRAIN_S
             )
-            accepted = self.gateway_up and self.now - self.accepted_at >= ROUTE_DELAY_S
-            route = seen.Route(dict(self.weights), accepted, drained, self.mark)
+            in_time = self.now - self.accepted_at >= ROUTE_DELAY_S
+            accepted = self.gateway_up and not self.refusal and in_time
+            route = seen.Route(dict(self.weights), accepted, drained, self.mark, self.refusal)
         return seen.Observed(
             name="digits",
             generation=1,
@@ -266,6 +272,11 @@ class World:
             request=self.request,
             rollback_enabled=not self.disable_rollback,
         )
+
+    def _failure(self, revision: str) -> seen.Failure | None:
+        if len(self.deployments[revision].asked) > self.room.get(revision, 1_000):
+            return seen.Failure(seen.NO_ROOM, "0/3 nodes are available", definite=False)
+        return self.models[revision].failure
 
     def _decide(self) -> None:
         for _ in range(10):

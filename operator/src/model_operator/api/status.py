@@ -87,6 +87,13 @@ class CandidateStatus(Status, frozen=True, kw_only=True):
         int, Meta(description="Pods of stable when the rollout began: none goes below it.")
     ] = 0
     pause_released: Annotated[bool, Meta(description="A request ended the present pause.")] = False
+    warm: Annotated[
+        bool,
+        Meta(
+            description="It was stable before and its pods still run: steps are skipped, its "
+            "weight follows its ready pods."
+        ),
+    ] = False
     next_action_time: Annotated[
         Time | None, Meta(description="When the next step is due at the earliest.")
     ] = None
@@ -123,6 +130,13 @@ class RolledBackStatus(Status, frozen=True, kw_only=True):
     reason: Annotated[str, Meta(description="Why, in CamelCase.")]
     message: Annotated[str, Meta(description="Why, in words, with the numbers.")] = ""
     time: Annotated[Time, Meta(description="When its weight was set to 0.")]
+    released: Annotated[
+        bool,
+        Meta(
+            description="The spec has named another revision since: named again, this one is "
+            "tried again."
+        ),
+    ] = False
 
 
 class RequestStatus(Status, frozen=True, kw_only=True):

@@ -75,7 +75,7 @@ def _candidate_replicas(
 ) -> int:
     """One weight ahead, so that no step waits for pods when its time is over."""
     candidate = status.candidate
-    if candidate is None or status.stable is None:
+    if candidate is None or status.stable is None or candidate.warm:
         return max(1, least)
     return capacity(least, max(candidate.percent, next_percent(spec, candidate.step)))
 

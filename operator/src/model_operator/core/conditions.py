@@ -15,10 +15,11 @@ from model_operator.api.types import (
     replace,
 )
 from model_operator.core.decision import Plan
-from model_operator.core.observed import Observed
+from model_operator.core.observed import NO_ROOM, Observed
 from model_operator.core.steps import duration_s
 
 STALLED_STATES = frozenset({"RolledBack", "Failed"})
+STALLED_REASONS = frozenset({"NoHealthyTarget", NO_ROOM})
 
 Found: TypeAlias = tuple[Literal["True", "False"], str, str]
 """A condition's status, reason and message."""
@@ -194,7 +195,7 @@ def _stalled(status: ModelDeploymentStatus, observed: Observed) -> Found:
     rollout, route = status.rollout, observed.route
     if rollout.state in STALLED_STATES:
         return "True", rollout.reason, rollout.message
-    if rollout.reason == "NoHealthyTarget":
+    if rollout.reason in STALLED_REASONS:
         return "True", rollout.reason, rollout.message
     if route is not None and not route.accepted and route.message:
         return "True", "RouteNotAccepted", route.message

@@ -30,9 +30,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A revision became the candidate."""
+    """A revision became the candidate.
+
+    Attributes:
+        warm: It was stable before and still runs: the user goes back to it, without steps.
+    """
 
     revision: str
+    warm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +163,9 @@ class Event:
 def describe(transition: Transition) -> Event:  # noqa: C901, PLR0911, PLR0912 - a closed union
     """The event that tells people of a transition."""
     match transition:
-        case Started(revision):
-            return Event("Normal", "RolloutStarted", f"{revision} is the candidate")
+        case Started(revision, warm):
+            how = ": it is still warm, so its steps are skipped" if warm else ""
+            return Event("Normal", "RolloutStarted", f"{revision} is the candidate{how}")
         case StepEntered(revision, step, percent):
             return Event("Normal", "StepEntered", f"{revision} gets {percent} % at step {step}")
         case PauseEntered(revision, step):

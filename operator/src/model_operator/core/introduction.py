@@ -5,8 +5,9 @@ from __future__ import annotations
 from model_operator.api.types import CandidateStatus, StableStatus, replace
 from model_operator.core.allocation import foreign_weight
 from model_operator.core.decision import FirstFailed, Promoted, Started, Superseded, Transition
+from model_operator.core.observed import NO_ROOM
 from model_operator.core.rollback import is_rolled_back, only_one_that_serves
-from model_operator.core.steps import PREFLIGHT
+from model_operator.core.steps import PREFLIGHT, stop_clock
 from model_operator.core.view import Change, View
 
 
@@ -32,7 +33,8 @@ def first(view: View) -> Change | None:
     if failure is None or not failure.definite:
         message = f"waiting for a ready pod of {target.revision}"
         message += f": {failure.message}" if failure else ""
-        return view.with_candidate(candidate, view.state("Progressing", "Preflight", message))
+        reason = NO_ROOM if failure is not None and failure.reason == NO_ROOM else "Preflight"
+        return view.with_candidate(candidate, view.state("Progressing", reason, message))
     rollout = view.state("Failed", failure.reason, failure.message)
     if view.status.rollout.state == "Failed":
         return view.with_candidate(candidate, rollout)
@@ -47,7 +49,8 @@ def superseded(view: View) -> Change | None:
         return None
     if only_one_that_serves(view, candidate, view.stable):
         message = f"{target.revision} waits: no pod of {view.stable} is ready to take the traffic"
-        return view.with_candidate(candidate, view.state("Held", "NoHealthyTarget", message))
+        held = replace(stop_clock(candidate, view.now), waiting_since_time=None)
+        return view.with_candidate(held, view.state("Held", "NoHealthyTarget", message))
     gone = Superseded(candidate.revision, target.revision)
     rollout = view.state("Idle", "Superseded", f"{candidate.revision} gave way")
     return Change(replace(view.status, candidate=None, rollout=rollout), (gone,))
@@ -69,7 +72,8 @@ def start(view: View) -> Change | None:
 
 def _started(view: View, before: Transition | None) -> Change:
     target, former = view.observed.target, view.status.former
-    if former is not None and former.revision == target.revision:
+    warm = former is not None and former.revision == target.revision
+    if warm:
         former = None
     candidate = CandidateStatus(
         revision=target.revision,
@@ -78,13 +82,16 @@ def _started(view: View, before: Transition | None) -> Change:
         start_time=view.time,
         waiting_since_time=view.time,
         floor_replicas=max(view.floor, view.observed.replicas(view.stable)),
+        warm=warm,
     )
     message = f"{target.revision} is loaded and warmed up without traffic"
+    if warm:
+        message = f"{target.revision} is still warm: its weight follows its ready pods"
     status = replace(
         view.status,
         candidate=candidate,
         former=former,
         rollout=view.state("Progressing", "Preflight", message),
     )
-    started = Started(target.revision)
+    started = Started(target.revision, warm)
     return Change(status, (before, started) if before else (started,))

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from model_operator.core.verdict import Verdict
 
+NO_ROOM = "InsufficientCapacity"
+"""Reason of a failure, and of a rollout, when the cluster has no room for the pods."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

@@ -18,19 +18,22 @@ from model_operator.core.decision import (
     Promoted,
     StepEntered,
 )
+from model_operator.core.observed import NO_ROOM
 from model_operator.core.requests import is_paused
 from model_operator.core.rollback import overdue
 from model_operator.core.steps import (
     PREFLIGHT,
     duration_s,
     elapsed_s,
+    level,
     percent_at,
     run_clock,
     stop_clock,
 )
 from model_operator.core.verdict import Outcome, Verdict
-from model_operator.core.view import Change, View
+from model_operator.core.view import ALL, Change, View
 
+LEAVING = "waiting until the revision before has left the route"
 HOLD_AFTER_LOOKS = 5
 """Looks in a row without any new evidence before the rollout is held: between two scrapes, and
 with few requests, a single look sees nothing new though nothing is wrong."""
@@ -41,16 +44,80 @@ def progress(view: View) -> Change | None:
     candidate = view.status.candidate
     if candidate is None or view.stable is None:
         return None
+    if candidate.warm:
+        return _go_back(view, candidate)
     if candidate.step == PREFLIGHT:
-        return _advance(view, candidate)
-    if candidate.step >= len(view.spec.rollout.steps):  # steps were removed under it
-        candidate = replace(candidate, step=len(view.spec.rollout.steps) - 1)
+        # what was there before this candidate has left the traffic only when the gateway says so
+        return _unconfirmed(view, candidate) or _advance(view, candidate)
+    if percent_at(view.spec.rollout.steps, candidate.step) != candidate.percent:
+        return _realign(view, candidate)
     candidate = _evidence_clock(view, candidate)
     return (
         _unconfirmed(view, candidate)
         or _held(view, candidate)
         or _running(view, candidate)
         or _advance(view, candidate)
+    )
+
+
+def _go_back(view: View, candidate: CandidateStatus) -> Change:
+    """To a revision that was stable before: no steps, as much weight as its ready pods carry."""
+    unconfirmed = _unconfirmed(view, candidate)
+    if unconfirmed is not None:
+        return unconfirmed
+    need = view.needed(ALL)
+    ready = view.observed.ready(candidate.revision)
+    percent = min(ALL, ready * ALL // need)
+    if foreign_weight(view.observed, {candidate.revision, view.stable or ""}):
+        return _waiting(view, candidate, "Queued", LEAVING)
+    if percent == ALL:
+        return _promote(view, candidate)
+    if percent <= candidate.percent:
+        return _no_capacity(view, candidate, need)
+    entered = replace(candidate, percent=percent, waiting_since_time=view.time)
+    message = f"{candidate.revision} goes to {percent} %: {ready} of {need} pods are ready"
+    return view.with_candidate(
+        entered,
+        view.state("Progressing", "Raising", message),
+        StepEntered(candidate.revision, candidate.step, percent),
+    )
+
+
+def _realign(view: View, candidate: CandidateStatus) -> Change:
+    """The steps were edited: to the last one whose weight is no more than the present one.
+
+    It is held for its whole time and needs a verdict of its own. When the present weight is below
+    all that are planned now, the rollout begins again.
+    """
+    steps = view.spec.rollout.steps
+    index = max(
+        (i for i in range(len(steps)) if percent_at(steps, i) <= candidate.percent),
+        default=PREFLIGHT,
+    )
+    index = level(steps, index)
+    percent = percent_at(steps, index)
+    entered = _entered(view, candidate, index, percent)
+    message = f"the steps were changed: {candidate.revision} is at {percent} % now"
+    return view.with_candidate(
+        entered,
+        view.state("Progressing", "StepsChanged", message),
+        StepEntered(candidate.revision, index, percent),
+    )
+
+
+def _entered(view: View, candidate: CandidateStatus, step: int, percent: int) -> CandidateStatus:
+    """The candidate at a step whose clock has not begun."""
+    return replace(
+        candidate,
+        insufficient_since_time=None,
+        step=step,
+        percent=percent,
+        step_start_time=None,
+        step_elapsed_seconds=0.0,
+        step_clock_time=None,
+        pause_released=False,
+        waiting_since_time=view.time,
+        next_action_time=None,
     )
 
 
@@ -148,22 +215,10 @@ def _advance(view: View, candidate: CandidateStatus) -> Change:
     if percent > candidate.percent and foreign_weight(
         view.observed, {candidate.revision, view.stable or ""}
     ):
-        message = "waiting until the revision before has left the route"
-        return _waiting(view, candidate, "Queued", message)
+        return _waiting(view, candidate, "Queued", LEAVING)
     if index >= len(steps):
         return _promote(view, candidate)
-    entered = replace(
-        candidate,
-        insufficient_since_time=None,
-        step=index,
-        percent=max(percent, candidate.percent),
-        step_start_time=None,
-        step_elapsed_seconds=0.0,
-        step_clock_time=None,
-        pause_released=False,
-        waiting_since_time=view.time,
-        next_action_time=None,
-    )
+    entered = _entered(view, candidate, index, max(percent, candidate.percent))
     # the first weight of another revision ends the bake of the one before
     former = view.status.former if entered.percent == 0 else None
     if steps[index].pause is not None:
@@ -183,6 +238,8 @@ def _no_capacity(view: View, candidate: CandidateStatus, need: int) -> Change:
     if workload is not None and workload.failure is not None:
         message += f": {workload.failure.message}"
     reason = "Preflight" if candidate.step == PREFLIGHT else "WaitingForCapacity"
+    if workload is not None and workload.failure and workload.failure.reason == NO_ROOM:
+        reason = NO_ROOM
     return _waiting(view, candidate, reason, message)
 
 
@@ -202,11 +259,13 @@ def _promote(view: View, candidate: CandidateStatus) -> Change:
     bake = view.spec.rollout.bake
     former = None
     if before is not None:
+        # the user has just left it, so it is nothing to come back to by itself
+        bake_s = 0.0 if candidate.warm else bake.duration.seconds
         former = FormerStatus(
             revision=before.revision,
             rollout_start_time=candidate.start_time,
             floor_replicas=view.floor,
-            bake_end_time=format_time(view.now + bake.duration.seconds),
+            bake_end_time=format_time(view.now + bake_s),
         )
     message = f"{candidate.revision} is stable; {former.revision if former else ''} stays warm"
     status = replace(

@@ -15,6 +15,7 @@ from model_operator.api.types import (
     replace,
 )
 from model_operator.core.decision import NoHealthyTarget, RolledBack
+from model_operator.core.steps import stop_clock
 from model_operator.core.verdict import Outcome
 from model_operator.core.view import Change, View
 
@@ -201,13 +202,28 @@ def remember(view: View, revision: str, cause: Cause) -> tuple[RolledBackStatus,
 
 def is_rolled_back(status: ModelDeploymentStatus, revision: str) -> bool:
     """Whether a revision was rolled back and is not to be tried again by itself."""
-    return any(entry.revision == revision for entry in status.rolled_back)
+    return any(entry.revision == revision and not entry.released for entry in status.rolled_back)
+
+
+def release_others(status: ModelDeploymentStatus, target: str) -> ModelDeploymentStatus:
+    """The status in which a rolled-back revision that the spec no longer names may be tried again.
+
+    To name it once more, after another, is a person's decision and no retry by itself.
+    """
+    entries = tuple(
+        entry if entry.revision == target else replace(entry, released=True)
+        for entry in status.rolled_back
+    )
+    return replace(status, rolled_back=entries)
 
 
 def _no_healthy_target(view: View, revision: str, target: str, cause: Cause) -> Change:
     message = f"{cause.reason}: {cause.message}; but no pod of {target} is ready"
-    before = view.status.rollout
-    status = replace(view.status, rollout=view.state("Held", "NoHealthyTarget", message))
+    before, candidate = view.status.rollout, view.status.candidate
+    if candidate is not None:
+        candidate = replace(stop_clock(candidate, view.now), waiting_since_time=None)
+    rollout = view.state("Held", "NoHealthyTarget", message)
+    status = replace(view.status, candidate=candidate, rollout=rollout)
     if before.reason == "NoHealthyTarget":
         return Change(status)
     return Change(status, (NoHealthyTarget(revision, message),))

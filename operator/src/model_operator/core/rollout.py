@@ -15,7 +15,7 @@ from model_operator.core.introduction import first, start, superseded
 from model_operator.core.observed import Judgement, Observed
 from model_operator.core.progress import patience_s, progress
 from model_operator.core.requests import answer_request
-from model_operator.core.rollback import rollback
+from model_operator.core.rollback import release_others, rollback
 from model_operator.core.steps import duration_s, elapsed_s, stop_clock
 from model_operator.core.view import Change, View
 
@@ -36,6 +36,7 @@ def decide(
         judgement: What the analysis makes of the newest samples; None before the first.
         now: Seconds since the epoch.
     """
+    status = release_others(status, observed.target.revision)
     view = View(spec, status, observed, judgement, now)
     change = _next(view)
     plan = make_plan(spec, change.status, observed, mark=change.mark)
@@ -91,8 +92,9 @@ def _bake_end(view: View) -> Change | None:
     former = view.status.former
     if former is None or former.bake_end_time is None:
         return None
-    if view.now < parse_time(former.bake_end_time):
-        return None
+    route = view.observed.route
+    if view.now < parse_time(former.bake_end_time) or route is None or not route.accepted:
+        return None  # what traffic may still reach is not let go
     rollout = view.status.rollout
     if view.status.candidate is None:
         rollout = view.state("Idle", "Promoted", f"{view.stable} is stable")
@@ -106,7 +108,7 @@ def _at_rest(view: View) -> Change:
         message = f"{view.stable} is stable; {status.former.revision} stays warm"
         return Change(replace(status, rollout=view.state("Baking", "Promoted", message)))
     for entry in status.rolled_back:
-        if entry.revision == target.revision != view.stable:
+        if entry.revision == target.revision != view.stable and not entry.released:
             rollout = view.state("RolledBack", entry.reason, entry.message)
             return Change(replace(status, rollout=rollout))
     reason = status.rollout.reason if status.rollout.state == "Idle" else "Serving"

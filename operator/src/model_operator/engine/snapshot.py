@@ -126,9 +126,7 @@ def _workloads(store: Store, key: Key, now: float) -> dict[str, Workload]:
     for pod in store.children(key, "Pod"):
         pods.setdefault(revision_of(pod), []).append(pod)
     return {
-        revision_of(deployment): workload(
-            deployment["spec"].get("replicas", 1), pods.get(revision_of(deployment), ()), now
-        )
+        revision_of(deployment): workload(deployment, pods.get(revision_of(deployment), ()), now)
         for deployment in store.children(key, "Deployment")
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from model_operator.api.times import parse_time
-from model_operator.core.observed import Failure, Workload
+from model_operator.core.observed import NO_ROOM, Failure, Workload
 from model_operator.core.pod_template import CONTAINER
 from model_operator.engine.store import is_deleting
 
@@ -41,19 +41,20 @@ class _Report(msgspec.Struct):
     message: str
 
 
-def workload(replicas: int, pods: Iterable[Manifest], now: float) -> Workload:
+def workload(deployment: Manifest, pods: Iterable[Manifest], now: float) -> Workload:
     """The pods of one revision as the decision sees them.
 
     Args:
-        replicas: What the revision's Deployment asks for.
+        deployment: The revision's Deployment.
         pods: Its pods; those that are being deleted count for nothing.
         now: Seconds since the epoch.
     """
     alive = [pod for pod in pods if not is_deleting(pod)]
     failures = [failure for pod in alive if (failure := _failure(pod)) is not None]
+    failures += _refused(deployment)
     failures.sort(key=lambda failure: not failure.definite)
     return Workload(
-        replicas=replicas,
+        replicas=deployment["spec"].get("replicas", 1),
         ready=sum(is_ready(pod) for pod in alive),
         failure=failures[0] if failures else None,
         crash_looping=any(_crash_looping(pod, now) for pod in alive),
@@ -65,13 +66,21 @@ def is_ready(pod: Manifest) -> bool:
     return not is_deleting(pod) and _condition(pod, "Ready").get("status") == "True"
 
 
+def _refused(deployment: Manifest) -> list[Failure]:
+    """What keeps pods from being made at all, such as a quota or a policy of the namespace."""
+    condition = _condition(deployment, "ReplicaFailure")
+    if condition.get("status") != "True":
+        return []
+    return [Failure(NO_ROOM, condition.get("message", ""), definite=False)]
+
+
 def _failure(pod: Manifest) -> Failure | None:
     """Why the pod is not ready, as far as anybody said."""
     if is_ready(pod):
         return None
     scheduled = _condition(pod, "PodScheduled")
     if scheduled.get("reason") == "Unschedulable":
-        return Failure("Unschedulable", scheduled.get("message", ""), definite=False)
+        return Failure(NO_ROOM, scheduled.get("message", ""), definite=False)
     status = _container(pod)
     state, last = status.get("state") or {}, status.get("lastState") or {}
     waiting = state.get("waiting") or {}
@@ -117,8 +126,8 @@ def _crash_looping(pod: Manifest, now: float) -> bool:
     return now - parse_time(ended["finishedAt"]) < CRASH_LOOP_MEMORY_S
 
 
-def _condition(pod: Manifest, kind: str) -> Manifest:
-    for condition in pod.get("status", {}).get("conditions") or ():
+def _condition(manifest: Manifest, kind: str) -> Manifest:
+    for condition in manifest.get("status", {}).get("conditions") or ():
         if condition["type"] == kind:
             found: Manifest = condition
             return found
