@@ -56,6 +56,34 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseSettings:
+    """The Lease that elects one leader among the replicas.
+
+    A dead leader is replaced after `duration_s` and one `retry_s` more, at most.
+    """
+
+    enabled: bool = True
+    """MODEL_OPERATOR_LEASE_ENABLED=false: lead without a lease. Only for a process that is alone,
+    such as one on a developer's machine."""
+
+    name: str = "model-operator"
+    """MODEL_OPERATOR_LEASE_NAME: the Lease, in the operator's own namespace."""
+
+    identity: str = ""
+    """POD_NAME: the pod's name. Default: the host's name with a random suffix."""
+
+    duration_s: int = 12
+    """MODEL_OPERATOR_LEASE_SECONDS: how long followers wait for a renewal; whole seconds."""
+
+    renew_s: float = 8.0
+    """MODEL_OPERATOR_LEASE_RENEW_SECONDS: a leader that could not renew for so long writes nothing
+    more and ends. What is left until `duration_s` is for clocks of different speed."""
+
+    retry_s: float = 2.0
+    """MODEL_OPERATOR_LEASE_RETRY_SECONDS: time between two renewals, or two looks of a follower."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
     """The inference servers that the operator runs."""
 
@@ -84,6 +112,7 @@ class Settings:
     server: ServerSettings
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     engine: EngineSettings = field(default_factory=EngineSettings)
+    lease: LeaseSettings = field(default_factory=LeaseSettings)
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
 
 
@@ -114,12 +143,32 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
             ),
             rollback_enabled=not read.flag("TEST_DISABLE_ROLLBACK"),
         ),
+        lease=_read_lease(read, environment.get("POD_NAME", "")),
         telemetry=TelemetrySettings(
             host=read.text("HEALTH_HOST", TelemetrySettings().host),
             port=read.count("HEALTH_PORT", TelemetrySettings().port, least=0),
             log_level=read.one_of("LOG_LEVEL", ("info", "debug", "warning", "error")),
         ),
     )
+
+
+def _read_lease(read: _Reader, pod_name: str) -> LeaseSettings:
+    default = LeaseSettings()
+    lease = LeaseSettings(
+        enabled=read.one_of("LEASE_ENABLED", ("true", "false")) == "true",
+        name=read.text("LEASE_NAME", default.name),
+        identity=pod_name,
+        duration_s=read.count("LEASE_SECONDS", default.duration_s),
+        renew_s=read.positive("LEASE_RENEW_SECONDS", default.renew_s),
+        retry_s=read.positive("LEASE_RETRY_SECONDS", default.retry_s),
+    )
+    if not lease.retry_s < lease.renew_s < lease.duration_s:
+        raise SettingsError(
+            f"{PREFIX}LEASE_RETRY_SECONDS={lease.retry_s}, "
+            f"{PREFIX}LEASE_RENEW_SECONDS={lease.renew_s}, "
+            f"{PREFIX}LEASE_SECONDS={lease.duration_s}: must be each larger than the one before"
+        )
+    return lease
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,16 @@ class Metrics:
             ("method", "code"),
             registry=self.registry,
         )
+        self._leader = Gauge(
+            "model_operator_leader",
+            "1 on the replica that leads, 0 on those that wait.",
+            registry=self.registry,
+        )
         self._failed_at: dict[Key, float] = {}
+
+    def leads(self, *, leads: bool) -> None:
+        """Report whether this process leads."""
+        self._leader.set(leads)
 
     def watch_queue(self, depth: Callable[[], int]) -> None:
         """Report the queue's depth."""
@@ -134,7 +143,11 @@ class Metrics:
 
 
 class HealthServer:
-    """Serves /healthz, /readyz and /metrics."""
+    """Serves /healthz, /readyz and /metrics.
+
+    Attributes:
+        ready: Whether it leads and has read everything, or waits to take over.
+    """
 
     def __init__(self, metrics: Metrics, *, host: str, port: int) -> None:
         """Create it; `start` opens the port.
@@ -178,7 +191,9 @@ class HealthServer:
     async def _readiness(self, _request: web.Request) -> web.Response:
         if self.ready:
             return web.Response(text="ok\n")
-        return web.Response(status=503, text="the first lists are not through yet\n")
+        return web.Response(
+            status=503, text="the lease, or all that is served, is yet to be read\n"
+        )
 
     async def _exposition(self, _request: web.Request) -> web.Response:
         return web.Response(
