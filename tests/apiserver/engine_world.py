@@ -1,4 +1,4 @@
-"""The operator's engine against a real API, with the world around it played by this module.
+"""The operator's engine against a real API, with the world around it played.
 
 Real: etcd, kube-apiserver, kube-controller-manager (Deployments make pods), the engine with its
 watches. Played: the kubelet (pods get ready, or end as told), the gateway (accepts routes and
@@ -8,17 +8,16 @@ sends requests by their weights) and the pods' metrics ports, each on a loopback
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from aiohttp import web
+from kubernetes.aio.client import Configuration
 
 from model_operator.adapters.kube import (
     DEPLOYMENT,
@@ -32,12 +31,10 @@ from model_operator.adapters.kube import (
     KubeClient,
     NotFoundError,
     Resource,
+    ServerError,
     UnreachableError,
     load_configuration,
 )
-from model_operator.api.labels import API_VERSION, REVISION
-from model_operator.api.times import format_time
-from model_operator.core.httproute import read_weights
 from model_operator.engine.run import run
 from model_operator.settings import (
     ClusterSettings,
@@ -46,223 +43,118 @@ from model_operator.settings import (
     Settings,
     TelemetrySettings,
 )
+from tests.apiserver.informer import Informer
+from tests.apiserver.manifests import digest, model_deployment
+from tests.apiserver.played_gateway import Gateway
+from tests.apiserver.played_kubelet import Behaviour, Kubelet, PlayedPod, put
+
+__all__ = [
+    "Behaviour",
+    "Feeds",
+    "World",
+    "condition",
+    "digest",
+    "model_deployment",
+    "operator",
+    "put",
+    "settings",
+    "world",
+]
 
 Manifest = dict[str, Any]
-METRICS_PORT = 9090
-_TICK_S = 0.05
-_REQUESTS = "model_server_requests_total"
-_OF_REVISION = 'revision="{{ revision }}"'
-_addresses = itertools.count(2)
+_TICK_S: Final = 0.05
 
 
-def digest(seed: int) -> str:
-    return f"sha256:{seed:064x}"
+class Feeds:
+    """What the played parts see of the API: pods and routes, of one namespace or of all."""
 
+    def __init__(self, configuration: Configuration, namespace: str = "") -> None:
+        self.pods = Informer(configuration, POD, namespace)
+        self.routes = Informer(configuration, HTTP_ROUTE, namespace)
 
-@dataclass(slots=True)
-class Behaviour:
-    """How the pods of a model behave.
-
-    Attributes:
-        error_share: Share of requests that are answered with 500.
-        exit_code: Instead of getting ready, the server ends with this code.
-        message: Its termination message then.
-        ready: Whether pods are ready; changed by a test while they run.
-    """
-
-    error_share: float = 0.0
-    exit_code: int | None = None
-    message: str = ""
-    ready: bool = True
-
-
-@dataclass(slots=True)
-class PlayedPod:
-    """A pod's metrics port on an address of its own."""
-
-    name: str
-    revision: str
-    digest: str
-    address: str
-    runner: web.AppRunner
-    answers: Counter[int] = field(default_factory=Counter)
-    owed_errors: float = 0.0
-
-    def answer(self, error_share: float) -> None:
-        self.owed_errors += error_share
-        code = 200
-        if self.owed_errors >= 1:
-            self.owed_errors -= 1
-            code = 500
-        self.answers[code] += 1
-
-    def exposition(self, name: str) -> str:
-        labels = f'model="{name}",revision="{self.revision}"'
-        lines = [f"model_server_requests_in_flight{{{labels}}} 0"]
-        lines += [
-            f'model_server_requests_total{{{labels},code="{code}"}} {count}'
-            for code, count in sorted(self.answers.items())
-        ]
-        return "\n".join(lines) + "\n"
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.pods.run())
+            group.create_task(self.routes.run())
 
 
 class World:
     """Plays kubelet, gateway and clients in one namespace."""
 
-    def __init__(self, kube: KubeClient, namespace: str) -> None:
+    def __init__(self, kube: KubeClient, namespace: str, feeds: Feeds) -> None:
         self.kube = kube
         self.namespace = namespace
-        self.behaviours: dict[str, Behaviour] = {}
-        self.requests_per_s = 0.0
-        self.accept_routes = True
-        self.weights_seen: list[dict[str, int]] = []
-        self.answered: Counter[str] = Counter()
-        self.pods: dict[str, PlayedPod] = {}
-        self._due_requests = 0.0
-        self._credits: Counter[str] = Counter()
+        self.kubelet = Kubelet(kube, feeds.pods, namespace)
+        self.gateway = Gateway(kube, feeds.routes, self.kubelet, namespace)
 
     async def play(self) -> None:
+        last = time.monotonic()
         while True:
-            with suppress(ConflictError, NotFoundError, UnreachableError):
-                await self._kubelet()
-                await self._gateway()
+            now = time.monotonic()
+            self.gateway.send(now - last)
+            last = now
+            with suppress(ConflictError, NotFoundError, UnreachableError, ServerError):
+                await self.kubelet.sync()
+                await self.gateway.sync()
             await asyncio.sleep(_TICK_S)
 
     async def close(self) -> None:
-        for pod in self.pods.values():
-            await pod.runner.cleanup()
+        await self.kubelet.close()
 
-    def behaviour(self, model_digest: str) -> Behaviour:
-        return self.behaviours.setdefault(model_digest, Behaviour())
+    # -------------------------------------------------------------------- what a test can arrange
 
-    # ------------------------------------------------------------------------------ the kubelet
+    @property
+    def behaviours(self) -> dict[str, Behaviour]:
+        return self.kubelet.behaviours
 
-    async def _kubelet(self) -> None:
-        listing = await self.kube.list(POD, namespace=self.namespace)
-        live = {pod["metadata"]["name"]: pod for pod in listing.items}
-        for name in [name for name in self.pods if name not in live]:
-            await self.pods.pop(name).runner.cleanup()
-        for name, pod in live.items():
-            if name not in self.pods:
-                self.pods[name] = await self._start(pod)
-            status = self._status(pod, self.pods[name])
-            if not _includes(pod.get("status", {}), status):
-                await put(
-                    self.kube, {**pod, "status": {**pod.get("status", {}), **status}}, "status"
-                )
+    @property
+    def requests_per_s(self) -> float:
+        return self.gateway.requests_per_s
 
-    async def _start(self, pod: Manifest) -> PlayedPod:
-        arguments = pod["spec"]["containers"][0]["args"]
-        flags = dict(argument[2:].partition("=")[::2] for argument in arguments[1:])
-        number = next(_addresses)
-        address = f"127.9.{number // 250}.{number % 250 + 1}"
-        application = web.Application()
-        runner = web.AppRunner(application, access_log=None)
-        played = PlayedPod(
-            name=pod["metadata"]["name"],
-            revision=pod["metadata"]["labels"][REVISION],
-            digest=flags["digest"],
-            address=address,
-            runner=runner,
+    @requests_per_s.setter
+    def requests_per_s(self, rate: float) -> None:
+        self.gateway.requests_per_s = rate
+
+    @property
+    def accept_routes(self) -> bool:
+        return self.gateway.accept
+
+    @accept_routes.setter
+    def accept_routes(self, accept: bool) -> None:
+        self.gateway.accept = accept
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        return await self.kube.create(manifest)
+
+    async def delete(self, manifest: Manifest) -> None:
+        metadata = manifest["metadata"]
+        await self.kube.delete(
+            RESOURCES[manifest["kind"]], self.namespace, metadata["name"], uid=metadata["uid"]
         )
 
-        async def metrics(_: web.Request) -> web.Response:
-            return web.Response(text=played.exposition(flags["name"]))
-
-        application.router.add_get("/metrics", metrics)
-        await runner.setup()
-        await web.TCPSite(runner, address, METRICS_PORT).start()
-        return played
-
-    def _status(self, pod: Manifest, played: PlayedPod) -> Manifest:
-        behaviour = self.behaviour(played.digest)
-        started = pod["metadata"]["creationTimestamp"]
-        ended = behaviour.exit_code is not None
-        ready = behaviour.ready and not ended
-        container: Manifest = {
-            "name": "model-server",
-            "image": "model-server",
-            "imageID": "",
-            "ready": ready,
-            "started": ready,
-            "restartCount": 1 if ended else 0,
-            "state": {"running": {"startedAt": started}},
-        }
-        if ended:
-            container["state"] = {
-                "terminated": {
-                    "exitCode": behaviour.exit_code,
-                    "message": behaviour.message,
-                    "reason": "Error",
-                    "startedAt": started,
-                    "finishedAt": started,
-                }
-            }
-        return {
-            "phase": "Running",
-            "podIP": played.address,
-            "podIPs": [{"ip": played.address}],
-            "conditions": [
-                {
-                    "type": "Ready",
-                    "status": "True" if ready else "False",
-                    "lastTransitionTime": started,
-                }
-            ],
-            "containerStatuses": [container],
-        }
-
-    # ------------------------------------------------------------------- the gateway and clients
-
-    async def _gateway(self) -> None:
-        listing = await self.kube.list(HTTP_ROUTE, namespace=self.namespace)
-        for route in listing.items:
-            weights = read_weights(route)
-            if not self.weights_seen or self.weights_seen[-1] != weights:
-                self.weights_seen.append(weights)
-            self._send(weights)
-            status = {"parents": [self._parent(ref, route) for ref in route["spec"]["parentRefs"]]}
-            if not _includes(route.get("status", {}), status):
-                await put(self.kube, {**route, "status": status}, "status")
-
-    def _parent(self, reference: Manifest, route: Manifest) -> Manifest:
-        accepted = "True" if self.accept_routes else "False"
-        return {
-            "parentRef": reference,
-            "controllerName": "example.com/played",
-            "conditions": [
-                {
-                    "type": kind,
-                    "status": accepted,
-                    "reason": kind,
-                    "message": "" if self.accept_routes else "no such listener",
-                    "observedGeneration": route["metadata"]["generation"],
-                    "lastTransitionTime": route["metadata"]["creationTimestamp"],
-                }
-                for kind in ("Accepted", "ResolvedRefs")
-            ],
-        }
-
-    def _send(self, weights: dict[str, int]) -> None:
-        """Smooth weighted round robin, as real gateways do it."""
-        self._due_requests += self.requests_per_s * _TICK_S
-        while self._due_requests >= 1:
-            self._due_requests -= 1
-            for revision, weight in weights.items():
-                self._credits[revision] += weight
-            chosen = max(weights, key=lambda revision: self._credits[revision])
-            self._credits[chosen] -= sum(weights.values())
-            pods = [
-                pod
-                for pod in self.pods.values()
-                if pod.revision == chosen and self.behaviour(pod.digest).ready
-            ]
-            if pods:
-                pod = min(pods, key=lambda pod: pod.answers.total())
-                pod.answer(self.behaviour(pod.digest).error_share)
-                self.answered[chosen] += 1
+    async def change(
+        self, edit: Callable[[Manifest], None], resource: Resource = MODEL_DEPLOYMENT
+    ) -> Manifest:
+        """Edit an object as another client would: read, change, write."""
+        while True:
+            live = await self.get(resource, "digits")
+            edit(live)
+            with suppress(ConflictError):
+                return await put(self.kube, live)
 
     # ----------------------------------------------------------------------- what a test looks at
+
+    @property
+    def pods(self) -> dict[str, PlayedPod]:
+        return self.kubelet.pods
+
+    @property
+    def weights_seen(self) -> list[dict[str, int]]:
+        return self.gateway.weights_seen
+
+    @property
+    def answered(self) -> Counter[str]:
+        return self.gateway.answered
 
     async def get(self, resource: Resource, name: str) -> Manifest:
         return await self.kube.get(resource, self.namespace, name)
@@ -290,7 +182,7 @@ class World:
         found = [
             item for item in listing.items if item.get("reportingComponent") == "model-operator"
         ]
-        found.sort(key=lambda item: item["metadata"]["name"].rpartition(".")[2])
+        found.sort(key=lambda item: int(item["metadata"]["resourceVersion"]))
         return [item["reason"] for item in found]
 
     async def until_event(self, reason: str) -> None:
@@ -305,7 +197,7 @@ class World:
         """Wait for the world to become so; seconds that it took."""
         begun = time.monotonic()
         while time.monotonic() - begun < timeout_s:
-            with suppress(NotFoundError, UnreachableError):
+            with suppress(NotFoundError, UnreachableError, ServerError):
                 if await condition():
                     return time.monotonic() - begun
             await asyncio.sleep(_TICK_S)
@@ -340,32 +232,6 @@ class World:
         except AssertionError as error:
             raise AssertionError(f"{error}\nseen: {self.weights_seen}") from None
 
-    async def create(self, manifest: Manifest) -> Manifest:
-        return await self.kube.create(manifest)
-
-    async def delete(self, manifest: Manifest) -> None:
-        metadata = manifest["metadata"]
-        await self.kube.delete(
-            RESOURCES[manifest["kind"]], self.namespace, metadata["name"], uid=metadata["uid"]
-        )
-
-    async def change(
-        self, edit: Callable[[Manifest], None], resource: Resource = MODEL_DEPLOYMENT
-    ) -> Manifest:
-        """Edit an object as another client would: read, change, write."""
-        while True:
-            live = await self.get(resource, "digits")
-            edit(live)
-            with suppress(ConflictError):
-                return await put(self.kube, live)
-
-
-async def put(kube: KubeClient, manifest: Manifest, subresource: str = "") -> Manifest:
-    """Write an object whole, as clients do that are not the operator."""
-    metadata = manifest["metadata"]
-    path = RESOURCES[manifest["kind"]].path(metadata["namespace"], metadata["name"], subresource)
-    return await kube._call("PUT", path, body=manifest)
-
 
 def condition(status: Manifest, kind: str) -> Manifest:
     for found in status.get("conditions") or ():
@@ -375,43 +241,13 @@ def condition(status: Manifest, kind: str) -> Manifest:
     return {"status": "Unknown", "reason": "", "message": ""}
 
 
-def model_deployment(namespace: str, seed: int = 1, **spec: Any) -> Manifest:
-    steps = [{"setWeight": {"percent": percent, "duration": "600ms"}} for percent in (10, 50)]
-    analysis = {
-        "interval": "200ms",
-        "metrics": [
-            {
-                "name": "errors",
-                "type": "Events",
-                "events": {
-                    "bad": f'sum by (pod) ({_REQUESTS}{{{_OF_REVISION},code=~"5.."}})',
-                    "total": f"sum by (pod) ({_REQUESTS}{{{_OF_REVISION}}})",
-                    "maxRate": "0.02",
-                    "minEvents": 5,
-                },
-            }
-        ],
-        "onInsufficient": {"hold": "60s"},
-    }
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "ModelDeployment",
-        "metadata": {"name": "digits", "namespace": namespace},
-        "spec": {
-            "model": {"uri": "https://models.example/digits/model.onnx", "digest": digest(seed)},
-            "replicas": 2,
-            "route": {"parentRefs": [{"name": "main", "namespace": "gateway"}]},
-            "rollout": {"steps": steps, "bake": {"duration": "2s"}, "analysis": analysis},
-            **spec,
-        },
-    }
-
-
 def settings(kubeconfig: Path, namespace: str, **engine: Any) -> Settings:
     return Settings(
         server=ServerSettings("registry.example/model-server:1"),
         cluster=ClusterSettings(
-            kubeconfig=str(kubeconfig), namespaces=(namespace,), own_namespace=namespace
+            kubeconfig=str(kubeconfig),
+            namespaces=(namespace,) if namespace else (),
+            own_namespace=namespace or "default",
         ),
         engine=replace(EngineSettings(settle_s=0.4), **engine),
         telemetry=TelemetrySettings(host="127.0.0.1", port=0),
@@ -432,34 +268,24 @@ async def operator(configured: Settings) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def world(kubeconfig: Path, namespace: str) -> AsyncIterator[World]:
-    kube = KubeClient(await load_configuration(str(kubeconfig)))
-    played = World(kube, namespace)
-    playing = asyncio.create_task(played.play())
+    configuration = await load_configuration(str(kubeconfig))
+    kube = KubeClient(configuration)
+    feeds = Feeds(configuration, namespace)
+    played = World(kube, namespace, feeds)
+    playing = [asyncio.create_task(feeds.run()), asyncio.create_task(played.play())]
     try:
         yield played
     finally:
-        playing.cancel()
         try:
-            with suppress(asyncio.CancelledError):
-                await playing  # a world that broke down explains a test that failed
+            for task in playing:
+                await end(task)
         finally:
             await played.close()
             await kube.close()
 
 
-def _includes(live: Any, wanted: Any) -> bool:
-    if isinstance(wanted, dict):
-        return isinstance(live, dict) and all(
-            key in live and _includes(live[key], value) for key, value in wanted.items()
-        )
-    if isinstance(wanted, list):
-        return (
-            isinstance(live, list)
-            and len(live) == len(wanted)
-            and all(_includes(one, other) for one, other in zip(live, wanted, strict=True))
-        )
-    return bool(live == wanted)
-
-
-def now() -> str:
-    return format_time(time.time())
+async def end(task: asyncio.Task[None]) -> None:
+    """End a part of the world; one that broke down explains a test that failed."""
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

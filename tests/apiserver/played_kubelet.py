@@ -1,0 +1,192 @@
+"""Plays the kubelet: pods get an address, run, become ready or end, and count their requests."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aiohttp import web
+
+from model_operator.adapters.kube import RESOURCES, KubeClient
+from model_operator.api.labels import REVISION
+from tests.apiserver.informer import Informer
+
+Manifest = dict[str, Any]
+METRICS_PORT: Final = 9090
+_addresses = itertools.count(2)
+
+
+@dataclass(slots=True)
+class Behaviour:
+    """How the pods of a model behave.
+
+    Attributes:
+        error_share: Share of requests that are answered with 500.
+        exit_code: Instead of getting ready, the server ends with this code.
+        message: Its termination message then.
+        ready: Whether pods are ready; changed by a test while they run.
+    """
+
+    error_share: float = 0.0
+    exit_code: int | None = None
+    message: str = ""
+    ready: bool = True
+
+
+@dataclass(slots=True)
+class PlayedPod:
+    """A pod's metrics port on an address of its own."""
+
+    name: str
+    revision: str
+    digest: str
+    address: str
+    runner: web.AppRunner
+    answers: Counter[int] = field(default_factory=Counter)
+    owed_errors: float = 0.0
+
+    def answer(self, error_share: float) -> None:
+        self.owed_errors += error_share
+        code = 200
+        if self.owed_errors >= 1:
+            self.owed_errors -= 1
+            code = 500
+        self.answers[code] += 1
+
+    def exposition(self, name: str) -> str:
+        labels = f'model="{name}",revision="{self.revision}"'
+        lines = [f"model_server_requests_in_flight{{{labels}}} 0"]
+        lines += [
+            f'model_server_requests_total{{{labels},code="{code}"}} {count}'
+            for code, count in sorted(self.answers.items())
+        ]
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(slots=True)
+class Kubelet:
+    """Runs the pods of one namespace.
+
+    Attributes:
+        live: The pods as the API has them.
+        behaviours: By digest of the model.
+        pods: Those that run, by name.
+    """
+
+    kube: KubeClient
+    live: Informer
+    namespace: str
+    behaviours: dict[str, Behaviour] = field(default_factory=dict)
+    pods: dict[str, PlayedPod] = field(default_factory=dict)
+
+    def behaviour(self, model_digest: str) -> Behaviour:
+        return self.behaviours.setdefault(model_digest, Behaviour())
+
+    def ready_pods(self, revision: str) -> list[PlayedPod]:
+        """Pods of a revision that routers send requests to."""
+        return [
+            pod
+            for pod in self.pods.values()
+            if pod.revision == revision and self.behaviour(pod.digest).ready
+        ]
+
+    async def sync(self) -> None:
+        """Start and end pods, and write down how they are."""
+        live = {pod["metadata"]["name"]: pod for pod in self.live.of(self.namespace)}
+        for name in [name for name in self.pods if name not in live]:
+            await self.pods.pop(name).runner.cleanup()
+        for name, pod in live.items():
+            if name not in self.pods:
+                self.pods[name] = await self._start(pod)
+            status = self._status(pod, self.pods[name])
+            if not includes(pod.get("status", {}), status):
+                whole = {**pod, "status": {**pod.get("status", {}), **status}}
+                self.live.put(await put(self.kube, whole, "status"))
+
+    async def close(self) -> None:
+        for pod in self.pods.values():
+            await pod.runner.cleanup()
+
+    async def _start(self, pod: Manifest) -> PlayedPod:
+        arguments = pod["spec"]["containers"][0]["args"]
+        flags = dict(argument[2:].partition("=")[::2] for argument in arguments[1:])
+        number = next(_addresses)
+        address = f"127.9.{number // 250}.{number % 250 + 1}"
+        application = web.Application()
+        runner = web.AppRunner(application, access_log=None)
+        played = PlayedPod(
+            name=pod["metadata"]["name"],
+            revision=pod["metadata"]["labels"][REVISION],
+            digest=flags["digest"],
+            address=address,
+            runner=runner,
+        )
+
+        async def metrics(_: web.Request) -> web.Response:
+            return web.Response(text=played.exposition(flags["name"]))
+
+        application.router.add_get("/metrics", metrics)
+        await runner.setup()
+        await web.TCPSite(runner, address, METRICS_PORT).start()
+        return played
+
+    def _status(self, pod: Manifest, played: PlayedPod) -> Manifest:
+        behaviour = self.behaviour(played.digest)
+        started = pod["metadata"]["creationTimestamp"]
+        ended = behaviour.exit_code is not None
+        ready = behaviour.ready and not ended
+        container: Manifest = {
+            "name": "model-server",
+            "image": "model-server",
+            "imageID": "",
+            "ready": ready,
+            "started": ready,
+            "restartCount": 1 if ended else 0,
+            "state": {"running": {"startedAt": started}},
+        }
+        if ended:
+            container["state"] = {
+                "terminated": {
+                    "exitCode": behaviour.exit_code,
+                    "message": behaviour.message,
+                    "reason": "Error",
+                    "startedAt": started,
+                    "finishedAt": started,
+                }
+            }
+        return {
+            "phase": "Running",
+            "podIP": played.address,
+            "podIPs": [{"ip": played.address}],
+            "conditions": [
+                {
+                    "type": "Ready",
+                    "status": "True" if ready else "False",
+                    "lastTransitionTime": started,
+                }
+            ],
+            "containerStatuses": [container],
+        }
+
+
+async def put(kube: KubeClient, manifest: Manifest, subresource: str = "") -> Manifest:
+    """Write an object whole, as clients do that are not the operator."""
+    metadata = manifest["metadata"]
+    path = RESOURCES[manifest["kind"]].path(metadata["namespace"], metadata["name"], subresource)
+    return await kube._call("PUT", path, body=manifest)
+
+
+def includes(live: Any, wanted: Any) -> bool:
+    if isinstance(wanted, dict):
+        return isinstance(live, dict) and all(
+            key in live and includes(live[key], value) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return (
+            isinstance(live, list)
+            and len(live) == len(wanted)
+            and all(includes(one, other) for one, other in zip(live, wanted, strict=True))
+        )
+    return bool(live == wanted)
