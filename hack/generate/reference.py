@@ -65,7 +65,7 @@ def _type(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"])
     if kind == "array":
-        items = schema["items"]["type"]
+        items = schema["items"].get("type", "value")
         return f"list of {items}s, at most {schema['maxItems']}"
     low, high = schema.get("minimum"), schema.get("maximum")
     if low is not None and high is not None:

@@ -77,6 +77,9 @@ def _schema(  # noqa: PLR0911 -- one return for each kind of node reads best
             return _schema(_only_member(members), extra, model)
         case mi.VarTupleType(item_type=item, min_length=low, max_length=high):
             return _list(_schema(item, model=model), low, high, extra or {})
+        case mi.AnyType():
+            anything = {"x-kubernetes-preserve-unknown-fields": True, "nullable": True}
+            return _described(anything, extra)
         case mi.DictType() if model is not None:
             return _described(kubernetes_schema(model), extra)
         case mi.DictType(value_type=mi.AnyType()):

@@ -22,6 +22,19 @@ GOLDEN = [
         },
         "ee2cfc6ed6",
     ),
+    (
+        digest(1),
+        {
+            "goldenRequests": [
+                {
+                    "name": "a seven",
+                    "inputs": [{"name": "x", "datatype": "FP32", "shape": [1], "data": [0.5]}],
+                    "tolerance": {"absolute": "0.1"},
+                }
+            ]
+        },
+        "dd7ec6bf97",
+    ),
 ]
 
 

@@ -54,8 +54,15 @@ class Tensor(Status, frozen=True, kw_only=True):
     ]
 
 
+class OpsetImport(Status, frozen=True, kw_only=True):
+    """Operators that a model uses: those of a domain as they were in one version."""
+
+    domain: Annotated[str, Meta(description="The domain; ONNX's own is ai.onnx.")]
+    version: Annotated[int, Meta(description="Version of its operators.")]
+
+
 class Signature(Status, frozen=True, kw_only=True):
-    """Inputs and outputs of the model."""
+    """Inputs and outputs of the model, as a ready pod tells them."""
 
     inputs: Annotated[
         tuple[Tensor, ...],
@@ -65,6 +72,15 @@ class Signature(Status, frozen=True, kw_only=True):
         tuple[Tensor, ...],
         Meta(description="What it answers.", max_length=1024, extra_json_schema=map_by("name")),
     ] = ()
+    opset_imports: Annotated[
+        tuple[OpsetImport, ...],
+        Meta(
+            description="Versions of ONNX that it is written for.",
+            max_length=64,
+            extra_json_schema=map_by("domain"),
+        ),
+    ] = ()
+    producer: Annotated[str, Meta(description="Tool that wrote it, with its version.")] = ""
 
 
 class Evidence(Status, frozen=True, kw_only=True):
@@ -88,17 +104,21 @@ class Preflight(Status, frozen=True, kw_only=True):
     """What was found before the first request."""
 
     passed: Annotated[bool, Meta(description="Whether it may have traffic.")]
-    reason: Annotated[str, Meta(description="Why not, in CamelCase.")] = ""
-    message: Annotated[str, Meta(description="Why not, in the loader's words.")] = ""
+    reason: Annotated[
+        str,
+        Meta(description="Why not, in CamelCase; SignatureUnknown when that was not compared."),
+    ] = ""
+    message: Annotated[str, Meta(description="The reason in words, the loader's if any.")] = ""
     time: Annotated[Time, Meta(description="When it was found.")]
 
 
 class ModelRevisionStatus(Status, frozen=True, kw_only=True):
     """The record of a revision."""
 
-    signature: Annotated[Signature | None, Meta(description="Inputs and outputs of the model.")] = (
-        None
-    )
+    signature: Annotated[
+        Signature | None,
+        Meta(description="Inputs and outputs of the model, once its first pod was ready."),
+    ] = None
     preflight: Annotated[
         Preflight | None, Meta(description="What was found before the first request.")
     ] = None

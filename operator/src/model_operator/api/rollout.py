@@ -16,6 +16,7 @@ from model_operator.api.base import (
     map_by,
     require_positive,
 )
+from model_operator.api.preflight import PreflightPolicy
 
 PODS_SOURCE: Final = "pods"
 """The metrics source that is always there: the operator scrapes the revision's pods itself."""
@@ -353,6 +354,13 @@ class Rollout(Strict, frozen=True, kw_only=True):
             extra_json_schema=ATOMIC,
         ),
     ] = DEFAULT_STEPS
+    preflight: Annotated[
+        PreflightPolicy,
+        Meta(
+            description="What a candidate must be before its first request. Default: compatible "
+            "with stable."
+        ),
+    ] = PreflightPolicy()
     progress_deadline: Annotated[
         Duration,
         POSITIVE,

@@ -23,6 +23,7 @@ from model_operator.api.base import (
     require_match,
     require_positive,
 )
+from model_operator.api.golden import GoldenRequest, require_golden_fits
 from model_operator.api.rollout import Rollout
 
 URI_PATTERN: Final = r"^(https?://[^/\s]+/|pvc://[^/\s]+/|file:///)\S+$"
@@ -188,10 +189,21 @@ class Server(Strict, frozen=True, kw_only=True):
         POSITIVE,
         Meta(description="Time a pod has to finish accepted requests. Default: 60s."),
     ] = None
+    golden_requests: Annotated[
+        tuple[GoldenRequest, ...],
+        Meta(
+            description="Requests whose answers are known: each pod must answer them rightly "
+            "before it is ready, and a wrong answer ends the rollout. 64 KiB together at most. "
+            "Default: none.",
+            max_length=8,
+            extra_json_schema=map_by("name"),
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
-        """Check the duration."""
+        """Check the duration and the golden requests."""
         require_positive(".terminationGracePeriod", self.termination_grace_period)
+        require_golden_fits(".goldenRequests", self.golden_requests)
 
 
 class ParentReference(Strict, frozen=True, kw_only=True):

@@ -15,6 +15,8 @@ from model_operator.api.base import (
     Status,
     Strict,
 )
+from model_operator.api.golden import GoldenRequest, GoldenTensor, Tolerance
+from model_operator.api.preflight import PreflightPolicy
 from model_operator.api.resources import (
     MAX_NAME_LENGTH,
     MetricSource,
@@ -26,6 +28,7 @@ from model_operator.api.revision import (
     Evidence,
     ModelRevisionSpec,
     ModelRevisionStatus,
+    OpsetImport,
     Preflight,
     Signature,
     Tensor,
@@ -88,6 +91,8 @@ __all__ = [
     "Evidence",
     "FieldError",
     "FormerStatus",
+    "GoldenRequest",
+    "GoldenTensor",
     "Header",
     "Metric",
     "MetricSource",
@@ -101,10 +106,12 @@ __all__ = [
     "ModelRevisionStatus",
     "ObjectMeta",
     "OnInsufficient",
+    "OpsetImport",
     "Owner",
     "ParentReference",
     "Pause",
     "Preflight",
+    "PreflightPolicy",
     "Prometheus",
     "RequestStatus",
     "RolledBackStatus",
@@ -123,6 +130,7 @@ __all__ = [
     "Strict",
     "Tensor",
     "Tls",
+    "Tolerance",
     "TrafficStatus",
     "Value",
     "replace",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from model_operator.api.golden import golden_argument
 from model_operator.api.labels import child_labels
 from model_operator.api.types import Model, Server
 
@@ -73,6 +74,7 @@ def render_pod_template(
                         f"--metrics-port={METRICS_PORT}",
                         f"--execution-providers={','.join(server.execution_providers)}",
                         *_drain_args(grace_s),
+                        *_golden_args(server),
                     ],
                     **_container_fields(server),
                     **_probes(name),
@@ -124,6 +126,12 @@ def _drain_args(grace_s: float) -> list[str]:
     delay_s = min(_ROUTERS_NOTICE_S, grace_s / 3)
     drain_s = max(1.0, grace_s - delay_s - min(_EXIT_RESERVE_S, grace_s / 3))
     return [f"--drain-delay={delay_s:g}s", f"--drain-timeout={drain_s:g}s"]
+
+
+def _golden_args(server: Server) -> list[str]:
+    # only where there are some: a template that is the same as ever restarts nothing
+    requests = server.golden_requests
+    return [f"--golden={golden_argument(requests)}"] if requests else []
 
 
 def _probes(name: str) -> Manifest:
