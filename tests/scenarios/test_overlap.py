@@ -414,3 +414,38 @@ def test_s28_a_gateway_that_does_not_accept_the_route_stops_everything(at: str) 
     assert all(len(w.deployments[r].asked) >= count for r, count in pods.items()), "no scale-down"
     w.refusal = ""
     w.run_until(lambda w: w.weight("two") == 100)
+
+
+# ------------------------------------------------------------------------------------ lost status
+
+
+@pytest.mark.parametrize("moment", ["rest", "25", "bake", "rolled back"])
+def test_s54_stable_is_known_again_from_the_records(moment: str) -> None:
+    w = world(bake="300s", candidate=Model(error_rate=0.5 if moment == "rolled back" else 0.0))
+    serving = "one"
+    match moment:
+        case "25":
+            at_weight(w, "two", 25)
+        case "bake":
+            at_weight(w, "two", 100)
+            serving = "two"
+        case "rolled back":
+            w.release("two").run_until(lambda w: w.state() == "RolledBack")
+    w.run(1)
+    pods = list(w.deployments[serving].asked)
+    w.lose_status()
+    w.run(0.5)
+    assert w.status.stable is not None
+    assert w.status.stable.revision == serving
+    assert w.weight(serving) >= 95, "no first create: what was in mid-canary begins again"
+    assert w.deployments[serving].asked == pods, "no restart"
+    w.run(300)
+    assert w.weight("two") == (0 if moment in ("rest", "rolled back") else 100)
+    assert w.deployments[w.status.stable.revision].asked
+
+
+def test_s54_a_status_lost_with_the_first_revision_on_its_way_is_a_first_create() -> None:
+    w = World(spec(analysis=ANALYSIS), {"one": Model()}).run(0.5)
+    w.lose_status()
+    w.serving()
+    assert w.route() == {"one": 100}

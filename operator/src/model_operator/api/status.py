@@ -53,6 +53,7 @@ class StableStatus(Status, frozen=True, kw_only=True):
     digest: Annotated[str, Meta(description="Digest of its model.")] = ""
     replicas: Annotated[int, Meta(description="Pods that it should have.")] = 0
     ready_replicas: Annotated[int, Meta(description="Pods that are ready.")] = 0
+    since_time: Annotated[Time | None, Meta(description="When it became stable.")] = None
 
 
 class CandidateStatus(Status, frozen=True, kw_only=True):

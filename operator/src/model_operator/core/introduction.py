@@ -24,7 +24,9 @@ def first(view: View) -> Change | None:
     if workload is not None and workload.ready > 0:
         status = replace(
             view.status,
-            stable=StableStatus(revision=target.revision, digest=target.digest),
+            stable=StableStatus(
+                revision=target.revision, digest=target.digest, since_time=view.time
+            ),
             candidate=None,
             rollout=view.state("Idle", "Promoted", f"{target.revision} is stable"),
         )

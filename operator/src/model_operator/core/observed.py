@@ -88,6 +88,23 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """What the record of a revision says of how it fared.
+
+    Attributes:
+        promoted_time: When it became stable last; None if it never did.
+        rolled_back_time: When it was rolled back last; None if it never was.
+        rolled_back_reason: Why, in CamelCase.
+    """
+
+    revision: str
+    digest: str
+    promoted_time: str | None = None
+    rolled_back_time: str | None = None
+    rolled_back_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Trial:
     """What is analysed: a revision at one weight of one rollout, or in its bake.
 
@@ -134,6 +151,7 @@ class Observed:
         workloads: By revision; a revision without a Deployment is absent.
         route: None when there is none yet.
         request: A person's request, if any; it may be an old one.
+        past: The records of its revisions, which outlive its status.
         rollback_enabled: False only under a test switch, to show that tests notice.
     """
 
@@ -143,6 +161,7 @@ class Observed:
     workloads: Mapping[str, Workload] = field(default_factory=dict)
     route: Route | None = None
     request: Request | None = None
+    past: tuple[Past, ...] = ()
     rollback_enabled: bool = True
 
     def ready(self, revision: str | None) -> int:

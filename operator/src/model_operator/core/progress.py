@@ -270,7 +270,9 @@ def _promote(view: View, candidate: CandidateStatus) -> Change:
     message = f"{candidate.revision} is stable; {former.revision if former else ''} stays warm"
     status = replace(
         view.status,
-        stable=StableStatus(revision=candidate.revision, digest=candidate.digest),
+        stable=StableStatus(
+            revision=candidate.revision, digest=candidate.digest, since_time=view.time
+        ),
         candidate=None,
         former=former,
         rollout=view.state("Baking", "Promoted", message),

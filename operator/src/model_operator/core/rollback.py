@@ -99,7 +99,7 @@ def _of_baking(view: View) -> Change | None:
         return _no_healthy_target(view, stable.revision, former.revision, cause)
     status = replace(
         view.status,
-        stable=StableStatus(revision=former.revision),
+        stable=StableStatus(revision=former.revision, since_time=view.time),
         former=None,
         rolled_back=remember(view, stable.revision, cause),
         rollout=view.state("RolledBack", cause.reason, cause.message),

@@ -15,6 +15,7 @@ from model_operator.core.introduction import first, start, superseded
 from model_operator.core.observed import Judgement, Observed
 from model_operator.core.progress import patience_s, progress
 from model_operator.core.requests import answer_request
+from model_operator.core.restore import restored
 from model_operator.core.rollback import release_others, rollback
 from model_operator.core.steps import duration_s, elapsed_s, stop_clock
 from model_operator.core.view import Change, View
@@ -63,7 +64,7 @@ def _falls(plan: Plan, status: ModelDeploymentStatus, observed: Observed) -> boo
 
 def _next(view: View) -> Change:
     """The first rule that has something to say."""
-    change = rollback(view)
+    change = rollback(view) or restored(view)
     if change is not None:
         return change
     if view.spec.suspend:

@@ -62,8 +62,9 @@ def with_outcome(
     stable = status.stable
     if record.preflight is None:
         record = replace(record, preflight=_preflight(revision, status, now))
-    if stable is not None and stable.revision == revision and record.promoted_time is None:
-        record = replace(record, promoted_time=format_time(now))
+    if stable is not None and stable.revision == revision:
+        since = stable.since_time or record.promoted_time or format_time(now)
+        record = replace(record, promoted_time=since)
     for entry in status.rolled_back:
         if entry.revision == revision:
             record = replace(record, rolled_back_time=entry.time, rolled_back_reason=entry.reason)
