@@ -12,10 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.apiserver.conftest import control_plane, namespace
 from tests.apiserver.control_plane import tool
-
-__all__ = ["control_plane", "namespace"]
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "model-operator"
 RELEASE = "models"

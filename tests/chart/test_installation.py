@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,13 @@ import pytest
 import yaml
 
 from model_operator.adapters import kube
+from model_operator.api.parse import parse_spec
+from model_operator.core.pod_template import render_pod_template
 from tests.apiserver.control_plane import ControlPlane, KubectlError
 from tests.chart.conftest import CHART, NAMESPACE, RELEASE, Helm, HelmError, Render, only
-from tests.unit.api.manifests import minimal
+from tests.unit.api.manifests import minimal, model_deployment
 
 _ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-model-operator"
-# What the engine does with each kind; nothing else is allowed.
-_USED: dict[kube.Resource, set[str]] = {
-    kube.MODEL_DEPLOYMENT: {"get", "list", "watch"},
-    kube.MODEL_REVISION: {"get", "list", "watch", "create", "delete"},
-    kube.METRIC_SOURCE: {"list", "watch"},
-    kube.DEPLOYMENT: {"get", "list", "watch", "create", "patch", "delete"},
-    kube.SERVICE: {"get", "list", "watch", "create", "patch", "delete"},
-    kube.DISRUPTION_BUDGET: {"get", "list", "watch", "create", "patch", "delete"},
-    kube.HTTP_ROUTE: {"get", "list", "watch", "create", "patch", "delete"},
-    kube.POD: {"list", "watch"},
-    kube.EVENT: {"create"},
-    kube.SECRET: set(),
-}
 _VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
 
 
@@ -88,12 +77,25 @@ def _may(
     return allowed
 
 
-def test_the_pod_is_admitted_where_pod_security_is_restricted(
-    installed: ControlPlane, render: Render
+def _pod(template: dict[str, Any]) -> dict[str, Any]:
+    metadata = {**template["metadata"], "name": "admitted"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+
+
+def _operator_pod(render: Render) -> dict[str, Any]:
+    return _pod(only(render(), "Deployment")["spec"]["template"])
+
+
+def _model_pod(_render: Render) -> dict[str, Any]:
+    spec = parse_spec(model_deployment())
+    return _pod(render_pod_template("digits", "digits-1", spec.model, spec.server, "server:1"))
+
+
+@pytest.mark.parametrize("pod_of", [_operator_pod, _model_pod])
+def test_pods_are_admitted_where_pod_security_is_restricted(
+    installed: ControlPlane, render: Render, pod_of: Callable[[Render], dict[str, Any]]
 ) -> None:
-    template = only(render(), "Deployment")["spec"]["template"]
-    pod = {"apiVersion": "v1", "kind": "Pod", **template}
-    pod["metadata"] = {**pod["metadata"], "name": "operator"}
+    pod = pod_of(render)
     create = ("create", "--dry-run=server", "--namespace", NAMESPACE, "-f", "-")
     installed.kubectl(*create, stdin=json.dumps(pod))
 
@@ -102,13 +104,23 @@ def test_the_pod_is_admitted_where_pod_security_is_restricted(
         installed.kubectl(*create, stdin=json.dumps(pod))
 
 
-@pytest.mark.parametrize("resource", kube.RESOURCES.values(), ids=lambda resource: resource.kind)
-def test_the_operator_may_do_what_it_does_and_nothing_else(
-    installed: ControlPlane, resource: kube.Resource
+def test_the_api_server_knows_every_field_of_every_object(
+    installed: ControlPlane, render: Render
 ) -> None:
-    allowed = {verb for verb in _VERBS if _may(installed, verb, resource)}
+    everything = render(
+        {
+            "watchNamespaces": ["default"],
+            "networkPolicy": {
+                "metricsFrom": [{"namespaceSelector": {}}],
+                "egress": {"enabled": True, "rules": [{"ports": [{"port": 9090}]}]},
+            },
+        }
+    )
 
-    assert allowed == _USED[resource]
+    apply = ("apply", "--dry-run=server", "--validate=strict", "-f", "-")
+    said = installed.kubectl(*apply, stdin=yaml.safe_dump_all(everything))
+
+    assert len(said.splitlines()) == len(everything)
 
 
 def test_the_operator_may_write_status_and_nothing_else_of_what_users_own(
@@ -165,20 +177,38 @@ def test_users_objects_outlive_the_release_and_are_there_for_the_next_one(
     installed.kubectl("delete", "mdep", "survivor")
 
 
-def test_an_upgrade_of_the_chart_upgrades_the_crds(
+def test_an_upgrade_of_the_chart_upgrades_the_crds_and_keeps_users_objects(
     installed: ControlPlane, helm: Helm, tmp_path: Path
 ) -> None:
-    newer = tmp_path / "model-operator"
-    shutil.copytree(CHART, newer)
-    file = newer / "files" / "crds" / "modeldeployment.dev_modeldeployments.yaml"
+    # given an older release, whose API lacks a field, and an object of that time
+    _install(installed, helm, _chart_without("revisionHistoryLimit", tmp_path))
+    limited = minimal("kept")
+    limited["spec"]["revisionHistoryLimit"] = 3
+    with pytest.raises(KubectlError, match="unknown field"):
+        installed.kubectl("create", "-f", "-", stdin=json.dumps(limited))
+    installed.kubectl("create", "-f", "-", stdin=json.dumps(minimal("kept")))
+    before = json.loads(installed.kubectl("get", "mdep", "kept", "-o", "json"))
+
+    _install(installed, helm)
+
+    # then it is the very same object, and the new field can be set in it
+    assert json.loads(installed.kubectl("get", "mdep", "kept", "-o", "json")) == before
+    installed.kubectl("apply", "-f", "-", stdin=json.dumps(limited))
+    limit = "jsonpath={.spec.revisionHistoryLimit}"
+    assert installed.kubectl("get", "mdep", "kept", "-o", limit) == "3"
+    installed.kubectl("delete", "mdep", "kept")
+
+
+def _chart_without(field: str, folder: Path) -> Path:
+    """The chart as it was before an optional field of the spec came."""
+    older = folder / "model-operator"
+    shutil.copytree(CHART, older)
+    file = older / "files" / "crds" / "modeldeployment.dev_modeldeployments.yaml"
     crd = yaml.safe_load(file.read_text())
-    spec: dict[str, Any] = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
-    spec["spec"]["properties"]["newField"] = {"type": "string"}
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    del schema["properties"][field]
     file.write_text(yaml.safe_dump(crd))
-
-    _install(installed, helm, newer)
-
-    assert "newField" in installed.kubectl("get", "crd", crd["metadata"]["name"], "-o", "yaml")
+    return older
 
 
 def test_crds_that_were_applied_by_hand_are_taken_over_when_asked(

@@ -1,96 +1,278 @@
-"""The operator itself, with the account that the chart gives it."""
+"""The operator itself with the chart's rights: each of them is needed, and no other one is."""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
+from http import HTTPStatus
+from itertools import product
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
-import yaml
 
-from tests.apiserver.control_plane import ControlPlane
-from tests.chart.conftest import NAMESPACE, RELEASE, Render
-from tests.unit.api.manifests import minimal
+from model_operator.adapters.kube import (
+    METRIC_SOURCE,
+    MODEL_REVISION,
+    SECRET,
+    KubeClient,
+    NotFoundError,
+)
+from model_operator.api.labels import API_VERSION
+from tests.apiserver.engine_world import (
+    Behaviour,
+    World,
+    condition,
+    digest,
+    model_deployment,
+    world,
+)
+from tests.chart.audited import AuditedControlPlane, Call
+from tests.chart.conftest import Helm
+from tests.chart.rights import grants
+from tests.chart.running import Installation, Operator, install
 
-_START_S = 60.0
-_POLL_S = 0.1
-_ACCOUNT = f"{RELEASE}-model-operator"
+Manifest = dict[str, Any]
 
+pytestmark = pytest.mark.timeout(180)
 
-class Operator:
-    """The operator as a process."""
-
-    def __init__(self, kubeconfig: Path, log: Path) -> None:
-        self.log = log
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "model_operator"],
-                env={
-                    **os.environ,
-                    "KUBECONFIG": str(kubeconfig),
-                    "MODEL_OPERATOR_SERVER_IMAGE": "localhost/model-server:dev",
-                    "MODEL_OPERATOR_NAMESPACE": NAMESPACE,
-                    "MODEL_OPERATOR_HEALTH_HOST": "127.0.0.1",
-                    "MODEL_OPERATOR_HEALTH_PORT": "0",
-                },
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
-    def stop(self) -> int:
-        """End it as Kubernetes does, and return its exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(_START_S)
-        finally:
-            self.process.kill()
-            self.process.wait()
+_RIGHTS_SETTLE_S: Final = 10.0
+_POLL_S: Final = 0.02
+_MERGE: Final = "application/merge-patch+json"
 
 
-@pytest.fixture
-def operator(
-    control_plane: ControlPlane, render: Render, tmp_path: Path
-) -> Iterator[tuple[Operator, ControlPlane]]:
-    """An operator that has the rights of the chart and no other ones."""
-    control_plane.kubectl("create", "namespace", NAMESPACE)
-    rights = [each for each in render() if each["kind"] != "Deployment"]
-    control_plane.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(rights))
-    token = control_plane.kubectl("create", "token", _ACCOUNT, "--namespace", NAMESPACE).strip()
-    config = yaml.safe_load(control_plane.kubeconfig.read_text())
-    config["users"][0]["user"] = {"token": token}
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(yaml.safe_dump(config))
-    running = Operator(kubeconfig, tmp_path / "operator.log")
-    yield running, control_plane
-    running.stop()
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AuditedControlPlane]:
+    with AuditedControlPlane(tmp_path_factory.mktemp("audited")) as running:
+        running.start_controllers()
+        yield running
 
 
-def test_the_charts_rights_are_enough_to_bring_up_a_model(
-    operator: tuple[Operator, ControlPlane], namespace: str
+@pytest.fixture(scope="module")
+def after_rollouts(
+    api: AuditedControlPlane, helm: Helm, tmp_path_factory: pytest.TempPathFactory
+) -> Installation:
+    """An operator of the whole cluster that has had everything to do."""
+    folder = tmp_path_factory.mktemp("cluster-wide")
+    installed = install(api, helm, "models", {}, folder)
+    with Operator(installed, folder) as running:
+        asyncio.run(everything(installed, _new_namespace(api)))
+        assert "orbidden" not in running.log
+    return installed
+
+
+async def everything(installed: Installation, namespace: str) -> None:
+    """A first version, a promotion, a rollback, a source with credentials, and the end."""
+    async with world(installed.api.kubeconfig, namespace) as played:
+        played.requests_per_s = 100.0
+        await _administer_source(played.kube, installed.account.namespace)
+        await played.create(model_deployment(namespace, revisionHistoryLimit=0))
+        first = await played.until_ready()
+        await _promoted(played, 2)
+        await _conflicting(installed, played)
+        await _rolled_back(played, 3)
+
+        async def forgotten() -> bool:
+            return first not in await played.revisions()
+
+        await played.until("the first revision's record is deleted", forgotten)
+        await played.change(_ask_source)
+        await played.change(_new_model(4))
+
+        async def credentials_read() -> bool:
+            return any(call.resource == SECRET.plural for call in installed.calls())
+
+        await played.until("the source's credentials are read", credentials_read)
+        await played.delete(await played.mdep())
+
+        async def gone() -> bool:
+            return not await played.deployments() and not await played.revisions()
+
+        await played.until("everything is collected", gone)
+
+
+async def _promoted(played: World, seed: int) -> None:
+    (old,) = await played.deployments()
+    await played.change(_new_model(seed))
+
+    async def taken_over() -> bool:
+        return old not in await played.deployments()
+
+    await played.until("the former revision is let go", taken_over)
+
+
+async def _rolled_back(played: World, seed: int) -> None:
+    played.behaviours[digest(seed)] = Behaviour(error_share=0.5)
+    await played.change(_new_model(seed))
+    bad = (await played.until_state("RolledBack"))["rolledBack"][0]["revision"]
+
+    async def taken_down() -> bool:
+        return bad not in await played.deployments()
+
+    await played.until("the bad revision is taken down", taken_down)
+
+
+async def _conflicting(installed: Installation, played: World) -> None:
+    """Edit the records of rollouts all the time, until the operator had to read one again."""
+
+    def read_again() -> bool:
+        needed = (MODEL_REVISION.plural, "get")
+        return any((call.resource, call.verb) == needed for call in installed.calls())
+
+    async def edit() -> None:
+        while not read_again():
+            for name in await played.revisions():
+                path = MODEL_REVISION.path(played.namespace, name)
+                edited = {"metadata": {"annotations": {"edited": uuid.uuid4().hex}}}
+                with suppress(NotFoundError):
+                    await played.kube._call("PATCH", path, body=edited, content_type=_MERGE)
+
+    editing = asyncio.create_task(edit())
+    for seed in range(10, 15):
+        await _promoted(played, seed)
+        if read_again():
+            break
+    editing.cancel()
+    assert read_again()
+
+
+async def _administer_source(kube: KubeClient, namespace: str) -> None:
+    credentials = {"name": "prometheus", "namespace": namespace}
+    data = {"token": "dG9rZW4="}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": credentials, "data": data}
+    await kube.create(secret)
+    reference = {"name": "prometheus", "key": "token"}
+    spec = {"prometheus": {"url": "http://127.0.0.1:9", "bearerToken": reference}}
+    metadata = {"name": "administered"}
+    await kube.create(
+        {"apiVersion": API_VERSION, "kind": METRIC_SOURCE.kind, "metadata": metadata, "spec": spec}
+    )
+
+
+def _ask_source(manifest: Manifest) -> None:
+    manifest["spec"]["rollout"]["analysis"]["metricSource"] = "administered"
+
+
+def _new_model(seed: int) -> Any:
+    def edit(manifest: Manifest) -> None:
+        manifest["spec"]["model"]["digest"] = digest(seed)
+
+    return edit
+
+
+def _new_namespace(api: AuditedControlPlane) -> str:
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    api.kubectl("create", "namespace", name)
+    return name
+
+
+def test_the_charts_rights_are_enough_for_everything(after_rollouts: Installation) -> None:
+    calls = after_rollouts.calls()
+
+    assert len(calls) > 100
+    assert [call for call in calls if not call.allowed or call.code == HTTPStatus.FORBIDDEN] == []
+    assert {call.granted_by.partition(" ")[0] for call in calls} == {"RBAC:"}
+
+
+def test_the_operator_uses_every_right_that_it_has(after_rollouts: Installation) -> None:
+    calls = after_rollouts.calls()
+
+    unused = [
+        grant.right
+        for grant in grants(after_rollouts)
+        if not any(grant.is_used_by(call) for call in calls)
+    ]
+
+    assert unused == []
+
+
+def test_without_any_one_right_a_call_of_the_operator_is_refused(
+    after_rollouts: Installation,
 ) -> None:
-    running, api = operator
-    api.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(minimal()))
+    api, token = after_rollouts.api, after_rollouts.account.token
+    calls = after_rollouts.calls()
+    for grant in grants(after_rollouts):
+        call = next(call for call in calls if grant.is_used_by(call))
+        assert api.again(call, token) != HTTPStatus.FORBIDDEN, grant.right
 
-    deadline = time.monotonic() + _START_S
-    made: set[str] = set()
-    expected = {"ModelRevision", "Deployment", "Service", "PodDisruptionBudget"}
-    while not made >= expected and time.monotonic() < deadline:
-        assert running.process.poll() is None, running.log.read_text()
+        api.request("PUT", grant.path, grant.without())
+
+        assert _refused(api, call, token), f"{grant.right} is not needed"
+        api.request("PUT", grant.path, grant.role | {"metadata": grant.without()["metadata"]})
+        assert not _refused(api, call, token, wanted=False), grant.right
+
+
+def _refused(api: AuditedControlPlane, call: Call, token: str, *, wanted: bool = True) -> bool:
+    """Whether a call is refused, once the authoriser has heard of the changed role."""
+    deadline = time.monotonic() + _RIGHTS_SETTLE_S
+    while True:
+        refused = api.again(call, token) == HTTPStatus.FORBIDDEN
+        if refused == wanted or time.monotonic() > deadline:
+            return refused
         time.sleep(_POLL_S)
-        answer = api.kubectl("get", "mrev,deploy,svc,pdb,httproute", "-n", namespace, "-o", "json")
-        made = {each["kind"] for each in json.loads(answer)["items"]}
 
-    log = running.log.read_text()
-    assert made >= expected, log
-    assert "orbidden" not in log
-    status = api.request(
-        "GET", f"/apis/modeldeployment.dev/v1alpha1/namespaces/{namespace}/modeldeployments/digits"
-    )["status"]
-    assert {each["type"] for each in status["conditions"]} >= {"Ready"}
-    assert running.stop() == 0
+
+def test_an_operator_of_named_namespaces_works_there_and_may_nothing_elsewhere(
+    api: AuditedControlPlane, helm: Helm, tmp_path: Path
+) -> None:
+    # given a release for one namespace, and a model in another one
+    here, elsewhere = _new_namespace(api), _new_namespace(api)
+    installed = install(api, helm, "scoped", {"watchNamespaces": [here]}, tmp_path)
+    api.kubectl("create", "-f", "-", stdin=json.dumps(model_deployment(elsewhere)))
+
+    # when models are rolled out in the one
+    async def rollouts() -> None:
+        async with world(api.kubeconfig, here) as played:
+            played.requests_per_s = 100.0
+            await played.create(model_deployment(here))
+            await played.until_ready()
+            await _promoted(played, 2)
+            await _rolled_back(played, 3)
+            assert condition(await played.status(), "Ready")["status"] == "True"
+
+    with Operator(installed, tmp_path) as running:
+        asyncio.run(rollouts())
+        assert "orbidden" not in running.log
+
+    # then nothing else was asked for
+    calls = installed.calls()
+    assert all(call.allowed for call in calls)
+    assert {call.namespace for call in calls} <= {here, installed.account.namespace, ""}
+    assert {call.resource for call in calls if not call.namespace} == {METRIC_SOURCE.plural}
+    # nor could it be: of the whole cluster it knows the MetricSources, and that is all
+    assert _rules(installed, elsewhere) - _rules_of_anybody(api, elsewhere) == {
+        (METRIC_SOURCE.group, METRIC_SOURCE.plural, verb) for verb in ("list", "watch")
+    }
+
+
+def _rules(installed: Installation, namespace: str) -> set[tuple[str, str, str]]:
+    return _rules_as(installed.api, installed.account.username, namespace)
+
+
+def _rules_of_anybody(api: AuditedControlPlane, namespace: str) -> set[tuple[str, str, str]]:
+    return _rules_as(api, f"system:serviceaccount:{namespace}:default", namespace)
+
+
+def _rules_as(api: AuditedControlPlane, account: str, namespace: str) -> set[tuple[str, str, str]]:
+    """What the API server's authoriser lets an account do in a namespace."""
+    groups = ("system:serviceaccounts", "system:authenticated")
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    }
+    answer = api.kubectl(
+        "create", "--validate=false", "-f", "-", "-o", "json", f"--as={account}",
+        *(f"--as-group={group}" for group in groups),
+        stdin=json.dumps(review),
+    )  # fmt: skip
+    rules = json.loads(answer)["status"]["resourceRules"]
+    return {
+        each
+        for rule in rules
+        for each in product(rule["apiGroups"], rule["resources"], rule["verbs"])
+    }

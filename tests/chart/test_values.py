@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -19,6 +21,11 @@ def _container(objects: Objects) -> dict[str, Any]:
     return result
 
 
+def _selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
+    wanted: dict[str, str] = selector["matchLabels"]
+    return wanted.items() <= labels.items()
+
+
 def _environment(objects: Objects) -> dict[str, Any]:
     return {each["name"]: each.get("value") for each in _container(objects)["env"]}
 
@@ -27,13 +34,43 @@ def test_the_chart_passes_helms_lint(helm: Helm) -> None:
     assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART))
 
 
-def test_the_readme_explains_every_value() -> None:
+def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Each value by its path, such as `image.tag`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            found |= _leaves(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
+def test_the_readme_names_every_value_with_its_default() -> None:
+    values = _leaves(yaml.safe_load((CHART / "values.yaml").read_text()))
+    rows = re.findall(
+        r"^\| `([^`]+)` \| `([^`]+)` \|", (CHART / "README.md").read_text(), re.MULTILINE
+    )
+
+    documented = [(name, yaml.safe_load(default)) for name, default in rows]
+
+    assert documented == list(values.items())
+
+
+def test_every_object_of_the_schema_is_closed() -> None:
+    """A misspelt value is an error at every level that the chart itself defines."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    readme = (CHART / "README.md").read_text()
 
-    missing = [name for name in values if f"`{name}" not in readme]
+    def check(part: dict[str, Any], content: dict[str, Any], path: str) -> None:
+        if "properties" not in part:  # a Kubernetes type, which the API server knows better
+            return
+        assert part["additionalProperties"] is False, path
+        assert set(content) <= set(part["properties"]), path
+        for name, value in content.items():
+            if isinstance(value, dict):
+                check(part["properties"][name], value, f"{path}.{name}")
 
-    assert missing == []
+    check(schema, values, "")
 
 
 def test_the_defaults_render_one_operator_that_can_roll_back(render: Render) -> None:
@@ -47,6 +84,7 @@ def test_the_defaults_render_one_operator_that_can_roll_back(render: Render) -> 
         "ClusterRoleBinding",
         "ClusterRoleBinding",
         "Deployment",
+        "NetworkPolicy",
         "Role",
         "RoleBinding",
         "ServiceAccount",
@@ -114,13 +152,15 @@ def test_with_namespaces_named_it_has_rights_in_no_other_one(render: Render) -> 
         ("models-model-operator", "vision"),
         ("models-model-operator", "speech"),
         ("models-model-operator-cluster", None),
-        ("models-model-operator-secrets", NAMESPACE),
+        ("models-model-operator-own", NAMESPACE),
     }
 
 
 def test_where_it_runs_can_be_chosen(render: Render) -> None:
+    spread = [{"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}]
     objects = render(
         {
+            "topologySpreadConstraints": spread,
             "nodeSelector": {"pool": "system"},
             "tolerations": [{"key": "system", "operator": "Exists"}],
             "priorityClassName": "system-cluster-critical",
@@ -133,6 +173,7 @@ def test_where_it_runs_can_be_chosen(render: Render) -> None:
 
     template = only(objects, "Deployment")["spec"]["template"]
     pod = template["spec"]
+    assert pod["topologySpreadConstraints"] == spread
     assert pod["nodeSelector"] == {"pool": "system"}
     assert pod["tolerations"] == [{"key": "system", "operator": "Exists"}]
     assert pod["priorityClassName"] == "system-cluster-critical"
@@ -143,6 +184,20 @@ def test_where_it_runs_can_be_chosen(render: Render) -> None:
     assert only(objects, "ServiceAccount")["metadata"]["annotations"] == {"role": "metrics"}
     subjects = [subject["name"] for each in objects for subject in each.get("subjects", ())]
     assert subjects == ["operator"] * 3
+
+
+def test_its_pods_are_spread_over_nodes_and_zones_by_default(render: Render) -> None:
+    template = only(render(), "Deployment")["spec"]["template"]
+
+    spread = template["spec"]["topologySpreadConstraints"]
+    assert [each["topologyKey"] for each in spread] == [
+        "kubernetes.io/hostname",
+        "topology.kubernetes.io/zone",
+    ]
+    for each in spread:
+        # NB: a cluster of one node must be able to run it
+        assert each["whenUnsatisfiable"] == "ScheduleAnyway"
+        assert _selects(each["labelSelector"], template["metadata"]["labels"])
 
 
 def test_the_users_roles_can_be_left_out(render: Render) -> None:
@@ -177,6 +232,12 @@ def test_crds_are_rendered_as_they_are_committed(render: Render) -> None:
         {"server": {"image": None}},
         {"logLevel": "verbose"},
         {"resources": {"limit": {"memory": "1Gi"}}},
+        {"resources": {"limits": {"memory": "lots"}}},
+        {"networkPolicy": {"egress": True}},
+        {"networkPolicy": {"metricsFrom": [{"namespace": "monitoring"}]}},
+        {"networkPolicy": {"egress": {"apiServerPorts": []}}},
+        {"networkPolicy": {"egress": {"apiServerPorts": ["https"]}}},
+        {"topologySpreadConstraints": [{"topologyKey": "zone"}]},
         {"crds": {"install": "yes"}},
         {"testing": {"disableRollback": "true"}},
         {"tolerations": {"key": "a"}},
