@@ -16,7 +16,9 @@ from hack.demo.train import Models, trained_models
 from tests.e2e.models import corrupt_model, hungry_model, slow_model
 from tests.e2e.scene import Scene, scene
 
-SLOW, HUNGRY, CORRUPT = 104, 105, 106
+SLOW, HUNGRY, CORRUPT, LONG = 104, 105, 106, 107
+LONG_LOOPS = 5_000_000
+"""Eight to ten seconds on one core."""
 STEP_S = 6
 
 
@@ -39,6 +41,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
         slow_model(folder / "slow.onnx", SLOW),
         hungry_model(folder / "hungry.onnx", HUNGRY),
         corrupt_model(folder / "corrupt.onnx", CORRUPT),
+        slow_model(folder / "long.onnx", LONG, LONG_LOOPS),
     )
     return replace(trained, versions=(*trained.versions, *extra))
 

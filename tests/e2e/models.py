@@ -22,8 +22,8 @@ INK_OF_A_DIGIT = 100
 HUNGRY_FLOATS = 20_000_000
 
 
-def slow_model(path: Path, version: int) -> TrainedModel:
-    """Right, but with a long loop before it answers: tens of milliseconds for each request."""
+def slow_model(path: Path, version: int, loops: int = SLOW_LOOPS) -> TrainedModel:
+    """Right, but with a long loop before it answers: by default tens of milliseconds."""
     body = helper.make_graph(
         [
             helper.make_node("Identity", ["keep_going"], ["go_on"]),
@@ -47,7 +47,7 @@ def slow_model(path: Path, version: int) -> TrainedModel:
         helper.make_node("Add", ["scores", "nothing"], [OUTPUT_NAME]),
     ]
     constants: dict[str, Tensor] = {
-        "turns": np.array(SLOW_LOOPS, dtype=np.int64),
+        "turns": np.array(loops, dtype=np.int64),
         "yes": np.array(1, dtype=bool),
         "mixing": np.eye(PIXELS, dtype=np.float32),
         "weights": _weights(),

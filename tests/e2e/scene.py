@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from hack.demo.cluster import LoadGenerator, kubectl
 from hack.demo.history import Applied, History, Journal, Outcome
 from hack.demo.recorder import Recorder
 from hack.demo.train import Models, TrainedModel
+from tests.e2e.history_invariants import check
+from tests.e2e.witness import events_of
 
 NAME = manifests.MODEL_DEPLOYMENT
 READY_S = 120.0
@@ -31,6 +33,9 @@ class Scene:
         models: What the file server has.
         recorder: Follows statuses, routes and answers.
         step_s: How long each weight is held, seconds.
+        disturbed: When the test kept the operator, the API server or the gateway from working,
+            seconds since the epoch.
+        lost: Requests that the test itself broke, and that may fail beside the candidate's.
     """
 
     namespace: str
@@ -38,6 +43,8 @@ class Scene:
     recorder: Recorder
     step_s: int
     folder: Path
+    disturbed: list[tuple[float, float]] = field(default_factory=list)
+    lost: int = 0
 
     @property
     def place(self) -> manifests.Place:
@@ -137,6 +144,24 @@ class Scene:
 
         return self.wait("promotion", settled, timeout_s)
 
+    @contextmanager
+    def disturbance(self) -> Iterator[None]:
+        """A time in which something that the operator needs does not work."""
+        begin = time.time()
+        try:
+            yield
+        finally:
+            self.disturbed.append((begin, time.time()))
+
+    def check(self) -> None:
+        """Hold the whole history against the invariants."""
+        check(
+            self.stop(),
+            told=events_of(self.namespace),
+            disturbed=self.disturbed,
+            lost=self.lost,
+        )
+
     def stop(self) -> History:
         """Stop the load; the whole history."""
         if self.history.loads:
@@ -165,7 +190,10 @@ def weights_of(history: History, revision: str) -> list[int]:
 def scene(
     api: client.ApiClient, namespace: str, models: Models, folder: Path, step_s: int
 ) -> Iterator[Scene]:
-    """Make the namespace, and remove it afterwards."""
+    """Make the namespace, hold the history against the invariants, and remove it.
+
+    A test that failed itself is not hidden by its invariants.
+    """
     place = manifests.Place(namespace, f"{namespace}.example.com", step_s)
     kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=120s")
     _apply(manifests.namespace(place), folder / "namespace.yaml")
@@ -177,7 +205,9 @@ def scene(
     load = LoadGenerator(api, namespace)
     try:
         with Recorder(api, namespace=namespace, name=NAME, journal=journal, load=load) as recorder:
-            yield Scene(namespace, models, recorder, step_s, folder)
+            the_scene = Scene(namespace, models, recorder, step_s, folder)
+            yield the_scene
+            the_scene.check()
     finally:
         kubectl("delete", "namespace", namespace, "--wait=false")
 

@@ -1,0 +1,143 @@
+"""What tests do to nodes: from inside them through a privileged pod, or to their power."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hack.demo.cluster import OPERATOR, kubectl
+
+SYSTEM = "kube-system"
+IMAGE = "localhost/model-demo:dev"
+GATEWAY = "gateway"
+MONITORING = "monitoring"
+ROOT = Path(__file__).parents[2]
+
+
+def workers() -> list[str]:
+    """Names of the nodes that are no control plane, sorted."""
+    listed = json.loads(
+        kubectl("get", "nodes", "-l", "!node-role.kubernetes.io/control-plane", "-o", "json")
+    )
+    return sorted(node["metadata"]["name"] for node in listed["items"])
+
+
+def address(node: str) -> str:
+    """The node's internal IP address."""
+    found = json.loads(kubectl("get", "node", node, "-o", "json"))
+    addresses: list[dict[str, str]] = found["status"]["addresses"]
+    return next(a["address"] for a in addresses if a["type"] == "InternalIP")
+
+
+def pod_range(node: str) -> str:
+    """CIDR of the node's pods."""
+    return kubectl("get", "node", node, "-o", "jsonpath={.spec.podCIDR}")
+
+
+def run_on(node: str, script: str) -> str:
+    """Run a shell script as root in the node's own namespaces; its output."""
+    name = f"on-{node[-12:]}-{time.time_ns() % 10**9}"
+    enter = ["nsenter", "--target=1", "--mount", "--uts", "--ipc", "--net", "--pid", "--"]
+    overrides = {
+        "spec": {
+            "nodeName": node,
+            "hostPID": True,
+            "restartPolicy": "Never",
+            "containers": [
+                {
+                    "name": name,
+                    "image": IMAGE,
+                    "imagePullPolicy": "IfNotPresent",
+                    "command": [*enter, "sh", "-ec", script],
+                    "securityContext": {"privileged": True, "runAsUser": 0, "runAsGroup": 0},
+                }
+            ],
+        }
+    }
+    kubectl(
+        "-n", SYSTEM, "run", name, f"--image={IMAGE}", "--restart=Never",
+        f"--overrides={json.dumps(overrides)}",
+    )  # fmt: skip
+    try:
+        kubectl(
+            "-n", SYSTEM, "wait", f"pod/{name}", "--timeout=60s",
+            "--for=jsonpath={.status.phase}=Succeeded",
+        )  # fmt: skip
+        return kubectl("-n", SYSTEM, "logs", name)
+    finally:
+        kubectl("-n", SYSTEM, "delete", "pod", name, "--wait=false")
+
+
+@contextmanager
+def cleared(node: str) -> Iterator[None]:
+    """Within it the gateway, Prometheus and the operator run elsewhere, and nothing new comes.
+
+    What is lost with a node is then the model's pods, and no test tells of the loss of a gateway.
+    """
+    kubectl("cordon", node)
+    try:
+        for namespace in (GATEWAY, MONITORING, OPERATOR):
+            here = f"--field-selector=spec.nodeName={node}"
+            kubectl("-n", namespace, "delete", "pod", here, "--wait=true")
+            for deployment in kubectl("-n", namespace, "get", "deployments", "-o", "name").split():
+                kubectl("-n", namespace, "rollout", "status", deployment, "--timeout=120s")
+        yield
+    finally:
+        kubectl("uncordon", node)
+
+
+def power(action: str, node: str) -> None:
+    """Stop a node as a machine that loses its power stops, or start it again and wait for it.
+
+    Skips the test on a cluster that is not the project's own: nothing else can do that.
+    """
+    own = _hack_cluster("kubeconfig").strip()
+    if Path(own) != Path(os.environ.get("KUBECONFIG", "~/.kube/config")).expanduser():
+        pytest.skip("only the project's own cluster has nodes that can be switched off")
+    _hack_cluster("node", action, str(workers().index(node) + 1))
+
+
+@contextmanager
+def powered_off(node: str) -> Iterator[None]:
+    """Within it a node has no power; afterwards it is back and ready."""
+    power("stop", node)
+    try:
+        yield
+    finally:
+        power("start", node)
+
+
+@contextmanager
+def cut_off(node: str, others: list[str]) -> Iterator[None]:
+    """Within it no packet goes from a node, or its pods, to other nodes and their pods."""
+    ranges = [place for other in others for place in (pod_range(other), f"{address(other)}/32")]
+    run_on(node, "; ".join(f"ip rule add to {place} blackhole pref 10" for place in ranges))
+    try:
+        yield
+    finally:
+        run_on(node, "; ".join(f"ip rule del to {place} blackhole pref 10" for place in ranges))
+
+
+def wait_until(what: str, condition: Callable[[], bool], timeout_s: float) -> None:
+    """Poll until a condition holds.
+
+    Raises:
+        AssertionError: It did not in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s:g} s"
+        time.sleep(0.5)
+
+
+def _hack_cluster(*arguments: str) -> str:
+    command = [sys.executable, "-m", "hack.cluster", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout

@@ -1,0 +1,284 @@
+"""The cluster hurts in mid-canary, under load: what users saw is counted, and no model is blamed.
+
+What lasts minutes in the real world is marked `full`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hack.demo.cluster import OPERATOR, kubectl
+from hack.demo.history import History, Outcome
+from tests.e2e import nodes
+from tests.e2e.scene import NAME, Scene, failed
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+Stage = Callable[..., Scene]
+Property = Callable[[str, object], None]
+"""Keeps a figure in the test report."""
+
+RATE = 50.0
+REPLICAS = 3
+
+
+def three_pods(manifest: dict[str, Any]) -> None:
+    manifest["spec"]["replicas"] = REPLICAS
+
+
+def serving(stage: Stage, *, step_s: int = 6, rate: float = RATE) -> Scene:
+    """A first version with three pods under load."""
+    s = stage(step_s=step_s)
+    digest = s.apply(1, change=three_pods).digest
+    s.wait("all pods ready", lambda h: ready_stable(h) == REPLICAS, 120)
+    assert s.history.revision_of(digest)
+    s.recorder.start_load(rate)
+    return s
+
+
+def in_canary(s: Scene, percent: int = 25, **changes: Any) -> str:
+    """The second version on its way, at a weight."""
+    digest = s.apply(2, change=changes.get("change", three_pods)).digest
+    return s.wait_for_weight(digest, percent)
+
+
+def ready_stable(history: History) -> int:
+    stable = history.status.stable
+    return stable.ready_replicas if stable else 0
+
+
+def reason(history: History) -> str:
+    return history.status.rollout.reason
+
+
+def stalled(history: History) -> str:
+    """Reason of the condition `Stalled`, empty when it is not."""
+    found = [c for c in history.status.conditions if c.type == "Stalled" and c.status == "True"]
+    return found[0].reason if found else ""
+
+
+def not_rolled_back(history: History) -> bool:
+    return not history.status.rolled_back
+
+
+def test_s36_a_drained_node_costs_no_request_and_keeps_the_floor(stage: Stage) -> None:
+    s = serving(stage)
+    in_canary(s)
+    node = nodes.workers()[0]
+    begin = time.time()
+    kubectl(
+        "drain", node, f"--pod-selector=modeldeployment.dev/name={NAME}", "--delete-emptydir-data",
+        "--timeout=120s",
+    )  # fmt: skip
+    try:
+        s.wait_for_promotion()
+    finally:
+        kubectl("uncordon", node)
+    history = s.stop()
+    stables = [seen.status.stable for seen in history.statuses if seen.at > begin]
+    floors = [stable.ready_replicas for stable in stables if stable is not None]
+    assert min(floors) >= REPLICAS - 1, "the budget lets one pod go at a time"
+    assert failed(history) == 0
+    assert not_rolled_back(history)
+
+
+@pytest.mark.full
+def test_s36_traffic_leaves_a_lost_node_and_pods_come_back_elsewhere(
+    stage: Stage, record_property: Property
+) -> None:
+    node = nodes.workers()[0]
+    with nodes.cleared(node):
+        s = stage(step_s=60)  # its load generator and file server are elsewhere too
+    digest = s.apply(1, change=three_pods).digest
+    s.wait("all pods ready", lambda h: ready_stable(h) == REPLICAS, 120)
+    s.recorder.start_load(RATE)
+    in_canary(s, 25)
+    s.lost = 10_000  # until the cluster notices, the gateway sends requests to a dead machine
+    with s.disturbance(), nodes.powered_off(node):
+        began = time.time()
+        s.wait("loss noticed", lambda h: ready_stable(h) < REPLICAS, 120)
+        noticed_s = time.time() - began
+        s.wait("pods elsewhere", lambda h: ready_stable(h) == REPLICAS, 180)
+        back_s = time.time() - began
+    s.wait_for_promotion(timeout_s=400)
+    history = s.stop()
+    assert history.revision_of(digest)
+    record_property("noticed_s", round(noticed_s))
+    record_property("capacity_back_s", round(back_s))
+    record_property("lost_requests", failed(history))
+    assert not_rolled_back(history), "a lost node is no model's fault"
+
+
+@pytest.mark.full
+def test_nodes_that_cannot_reach_each_other_are_no_models_fault(
+    stage: Stage, record_property: Property
+) -> None:
+    first, second = nodes.workers()[:2]
+    s = serving(stage, step_s=30)
+    in_canary(s)
+    s.lost = 10_000
+    with s.disturbance(), nodes.cut_off(first, [second]):
+        time.sleep(20)
+    s.wait_for_promotion(timeout_s=300)
+    history = s.stop()
+    record_property("lost_requests", failed(history))
+    assert not_rolled_back(history)
+
+
+@pytest.mark.full
+def test_a_restarted_kubelet_changes_nothing(stage: Stage) -> None:
+    s = serving(stage)
+    in_canary(s)
+    for node in nodes.workers():
+        nodes.run_on(node, "systemctl restart kubelet")
+    s.wait_for_promotion()
+    history = s.stop()
+    assert failed(history) == 0
+    assert not_rolled_back(history)
+
+
+def test_a_restarted_gateway_is_no_models_fault(stage: Stage, record_property: Property) -> None:
+    s = serving(stage)
+    in_canary(s)
+    s.lost = 1_000  # of the one gateway's own connections
+    with s.disturbance():
+        kubectl("-n", nodes.GATEWAY, "rollout", "restart", "deployment")
+        for deployment in kubectl("-n", nodes.GATEWAY, "get", "deployments", "-o", "name").split():
+            kubectl("-n", nodes.GATEWAY, "rollout", "status", deployment, "--timeout=120s")
+    s.wait_for_promotion()
+    history = s.stop()
+    record_property("lost_requests", failed(history))
+    assert not_rolled_back(history)
+
+
+def test_s17_without_prometheus_the_rollout_is_held_and_goes_on_by_itself(stage: Stage) -> None:
+    s = serving(stage)
+    revision = in_canary(s)
+    kubectl("-n", nodes.MONITORING, "scale", "deployment/prometheus", "--replicas=0")
+    try:
+        s.wait("held", lambda h: h.status.rollout.state == "Held", 60)
+        held = s.history.status.rollout
+        assert held.since_time, "status says since when"
+        time.sleep(10)
+        assert s.history.weights[revision] == 25, "no advance, no rollback"
+    finally:
+        kubectl("-n", nodes.MONITORING, "scale", "deployment/prometheus", "--replicas=1")
+    s.wait_for_promotion()
+    history = s.stop()
+    assert failed(history) == 0
+    assert not_rolled_back(history)
+
+
+def test_an_image_that_is_missing_never_gets_weight(stage: Stage) -> None:
+    def missing(manifest: dict[str, Any]) -> None:
+        server = {"image": "localhost/nobody-built-this:1", "imagePullPolicy": "Never"}
+        manifest["spec"]["server"] = manifest["spec"].get("server", {}) | server
+        manifest["spec"]["rollout"]["progressDeadline"] = "15s"
+
+    s = stage().serving(1, rate=20)
+    s.apply(2, expected=Outcome.ROLLED_BACK, change=missing)
+    why = s.wait_for_rollback(timeout_s=60)
+    assert why.startswith("ProgressDeadlineExceeded")
+    assert "ErrImageNeverPull" in why or "is not present" in why, why
+    history = s.stop()
+    assert failed(history) == 0
+    assert all(span.percent == 0 for span in history.spans(history.status.rolled_back[-1].revision))
+
+
+def test_no_room_under_a_quota_stops_the_rollout_and_not_the_service(stage: Stage) -> None:
+    s = serving(stage)
+    revision = in_canary(s, 5)
+    pods = json.loads(kubectl("-n", s.namespace, "get", "pods", "-o", "json"))["items"]
+    kubectl("-n", s.namespace, "create", "quota", "full", f"--hard=pods={len(pods)}")
+    try:
+        s.wait("no room", lambda h: stalled(h) == "InsufficientCapacity", 90)
+        weight = s.history.weights[revision]
+        time.sleep(5)
+        assert s.history.weights[revision] == weight, "the weight stays"
+        assert "exceeded quota" in s.history.status.rollout.message
+    finally:
+        kubectl("-n", s.namespace, "delete", "quota", "full")
+    s.wait_for_promotion(timeout_s=240)
+    history = s.stop()
+    assert failed(history) == 0
+    assert stalled(history) == ""
+
+
+def test_s28_a_route_that_no_gateway_accepts_stops_the_rollout(stage: Stage) -> None:
+    def no_listener(manifest: dict[str, Any]) -> None:
+        three_pods(manifest)
+        manifest["spec"]["route"]["parentRefs"][0]["sectionName"] = "nobody-listens"
+
+    s = serving(stage, rate=10)
+    revision = in_canary(s, 5)
+    s.lost = 10_000  # the user's own route leads nowhere for a while
+    with s.disturbance():
+        s.apply(2, change=no_listener)
+        s.wait("said", lambda h: stalled(h) == "RouteNotAccepted", 30)
+        pods = ready_stable(s.history)
+        time.sleep(10)
+        assert s.history.weights[revision] == 5, "no advance"
+        assert ready_stable(s.history) == pods, "no scale-down"
+        s.apply(2, change=three_pods)
+        s.wait("accepted again", lambda h: stalled(h) == "", 30)
+    s.wait_for_promotion()
+    assert not_rolled_back(s.stop())
+
+
+@pytest.mark.full
+def test_pods_evicted_for_want_of_memory_come_back_elsewhere(
+    stage: Stage, record_property: Property
+) -> None:
+    """The kubelet itself evicts: it is told that the node has less memory left than it wants."""
+    node = nodes.workers()[0]
+    config = "/var/lib/kubelet/config.yaml"
+    with nodes.cleared(node):
+        s = stage(step_s=20)
+    s.apply(1, change=three_pods)
+    s.wait("all pods ready", lambda h: ready_stable(h) == REPLICAS, 120)
+    s.recorder.start_load(RATE)
+    in_canary(s)
+    threshold = "evictionHard:\\n  memory.available: 900Gi"
+    nodes.run_on(
+        node,
+        f"cp {config} {config}.before;"
+        f" sed -i '/^evictionHard:/,/^[^ ]/{{/^evictionHard:/d;/^  /d}}' {config};"
+        f" printf '{threshold}\\n' >> {config}; systemctl restart kubelet",
+    )
+    try:
+        nodes.wait_until("pressure", lambda: under_pressure(node), 60)
+        time.sleep(30)
+    finally:
+        nodes.run_on(node, f"mv {config}.before {config}; systemctl restart kubelet")
+    s.wait_for_promotion(timeout_s=400)
+    history = s.stop()
+    record_property("lost_requests", failed(history))
+    assert not_rolled_back(history), "a node without memory is no model's fault"
+
+
+def under_pressure(node: str) -> bool:
+    found = json.loads(kubectl("get", "node", node, "-o", "json"))["status"]["conditions"]
+    return any(c["type"] == "MemoryPressure" and c["status"] == "True" for c in found)
+
+
+def test_the_operator_killed_in_mid_canary_costs_nothing(stage: Stage) -> None:
+    s = serving(stage)
+    in_canary(s)
+    kill_operator()
+    s.wait_for_promotion()
+    history = s.stop()
+    assert failed(history) == 0
+    assert not_rolled_back(history)
+
+
+def kill_operator() -> None:
+    """All of its pods at once, without a chance to say good-bye."""
+    kubectl(
+        "-n", OPERATOR, "delete", "pod", "-l", f"app.kubernetes.io/name={OPERATOR}", "--force",
+        "--grace-period=0", "--wait=false",
+    )  # fmt: skip
