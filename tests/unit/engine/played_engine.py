@@ -7,14 +7,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from model_operator.adapters.inference import UnreadableError
 from model_operator.adapters.traffic.httproute import HttpRouteTraffic
 from model_operator.api.samples import POD_LABEL, Query, Samples, Series
+from model_operator.api.types import Signature
 from model_operator.core.httproute import read_weights
 from model_operator.core.verdict import Verdict
 from model_operator.engine.analyst import Analyst
 from model_operator.engine.announce import Announcer
 from model_operator.engine.apply import Applier
 from model_operator.engine.drains import Activity, Drains
+from model_operator.engine.preflight import SignatureReader
 from model_operator.engine.queue import WorkQueue
 from model_operator.engine.reconcile import Reconciler
 from model_operator.engine.records import Recorder
@@ -46,6 +49,10 @@ class World:
         self.store = Store()
         self.bad_share = 0.0
         self.unready: set[str] = set()
+        self.told: dict[str, Signature] = {}
+        self.asked: list[str] = []
+        self.answer_s = 0.1
+        self.pod_ip = ""
         self.weights: list[dict[str, int]] = []
         self.errors: list[Exception] = []
         self.queue: WorkQueue[Key] = WorkQueue(
@@ -54,6 +61,7 @@ class World:
         analyst = Analyst(lambda _query: self, self._verdict_changed, self.now)
         self.analyst = analyst
         self.drains = Drains(self._activity, self.queue.add)
+        self.signatures = SignatureReader(self.store, self._signature, self.queue.add)
         metrics = Metrics()
         self.reconciler = Reconciler(
             kube=self.kube,
@@ -61,6 +69,7 @@ class World:
             applier=Applier(self.kube, HttpRouteTraffic(self.kube), self.store, "server:1"),
             analyst=analyst,
             drains=self.drains,
+            signatures=self.signatures,
             recorder=Recorder(self.kube, self.store, analyst, self.now),
             announcer=Announcer(self.kube, metrics, self.now),
             metrics=metrics,
@@ -118,6 +127,13 @@ class World:
     def _verdict_changed(self, key: Key, _verdict: Verdict) -> None:
         self.queue.add(key)
 
+    async def _signature(self, _key: Key, revision: str) -> Signature:
+        self.asked.append(revision)
+        await asyncio.sleep(self.answer_s)
+        if revision not in self.told:
+            raise UnreadableError("it does not tell")
+        return self.told[revision]
+
     async def _activity(self, _key: Key, _revision: str) -> Activity | None:
         return Activity({"a": 1.0}, 0.0)
 
@@ -169,7 +185,10 @@ class World:
                         "namespace": KEY.namespace,
                         "labels": deployment["metadata"]["labels"],
                     },
-                    "status": {"conditions": [{"type": "Ready", "status": ready}]},
+                    "status": {
+                        "podIP": self.pod_ip,
+                        "conditions": [{"type": "Ready", "status": ready}],
+                    },
                 }
             )
 
@@ -185,6 +204,7 @@ async def running() -> AsyncIterator[World]:
         await task
         world.analyst.close()
         world.drains.close()
+        world.signatures.close()
 
 
 def stable(world: World) -> str:

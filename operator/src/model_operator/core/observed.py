@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from model_operator.core.signatures import Signatures
 from model_operator.core.verdict import Verdict
 
 NO_ROOM = "InsufficientCapacity"
@@ -151,6 +152,7 @@ class Observed:
         workloads: By revision; a revision without a Deployment is absent.
         route: None when there is none yet.
         request: A person's request, if any; it may be an old one.
+        signatures: What its revisions take and give.
         past: The records of its revisions, which outlive its status.
         rollback_enabled: False only under a test switch, to show that tests notice.
     """
@@ -161,6 +163,7 @@ class Observed:
     workloads: Mapping[str, Workload] = field(default_factory=dict)
     route: Route | None = None
     request: Request | None = None
+    signatures: Signatures = field(default_factory=Signatures)
     past: tuple[Past, ...] = ()
     rollback_enabled: bool = True
 

@@ -19,6 +19,7 @@ from model_operator.core.decision import (
     StepEntered,
 )
 from model_operator.core.observed import NO_ROOM
+from model_operator.core.preflight import unread
 from model_operator.core.requests import is_paused
 from model_operator.core.rollback import overdue
 from model_operator.core.steps import (
@@ -48,7 +49,9 @@ def progress(view: View) -> Change | None:
         return _go_back(view, candidate)
     if candidate.step == PREFLIGHT:
         # what was there before this candidate has left the traffic only when the gateway says so
-        return _unconfirmed(view, candidate) or _advance(view, candidate)
+        return (
+            _unconfirmed(view, candidate) or _unread(view, candidate) or _advance(view, candidate)
+        )
     if percent_at(view.spec.rollout.steps, candidate.step) != candidate.percent:
         return _realign(view, candidate)
     candidate = _evidence_clock(view, candidate)
@@ -132,6 +135,11 @@ def _unconfirmed(view: View, candidate: CandidateStatus) -> Change | None:
         detail = f": {route.message}" if route and route.message else ""
         message = f"waiting for the gateway to accept the route{detail}"
     return _waiting(view, candidate, "RouteNotConfirmed", message)
+
+
+def _unread(view: View, candidate: CandidateStatus) -> Change | None:
+    message = unread(view, candidate)
+    return _waiting(view, candidate, "Preflight", message) if message is not None else None
 
 
 def _evidence_clock(view: View, candidate: CandidateStatus) -> CandidateStatus:

@@ -15,6 +15,7 @@ from model_operator.api.types import (
     replace,
 )
 from model_operator.core.decision import NoHealthyTarget, RolledBack
+from model_operator.core.preflight import SIGNATURE_CHANGED, refusal
 from model_operator.core.steps import stop_clock
 from model_operator.core.verdict import Outcome
 from model_operator.core.view import Change, View
@@ -113,6 +114,7 @@ def _cause(view: View, candidate: CandidateStatus) -> Cause | None:
     # is still there and says more
     return (
         _broken(view, candidate.revision, weighted=candidate.percent > 0)
+        or _incompatible(view, candidate)
         or _judged(view, candidate.revision, candidate.start_time)
         or _aborted(view, candidate)
         or _evidence_missing(view, candidate)
@@ -148,6 +150,11 @@ def _broken(view: View, revision: str, *, weighted: bool) -> Cause | None:
         detail = f": {workload.failure.message}" if workload.failure else ""
         return Cause("CrashLooping", f"containers of {revision} restart again and again{detail}")
     return None
+
+
+def _incompatible(view: View, candidate: CandidateStatus) -> Cause | None:
+    message = refusal(view, candidate)
+    return Cause(SIGNATURE_CHANGED, message) if message is not None else None
 
 
 def _judged(view: View, revision: str, rollout: str | None) -> Cause | None:

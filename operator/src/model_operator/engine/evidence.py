@@ -13,6 +13,7 @@ from model_operator.api.types import (
     ModelDeploymentStatus,
     ModelRevisionStatus,
     Preflight,
+    Signature,
     replace,
 )
 from model_operator.core.decision import (
@@ -23,6 +24,7 @@ from model_operator.core.decision import (
     Transition,
 )
 from model_operator.core.observed import Judgement
+from model_operator.core.preflight import SIGNATURE_UNKNOWN
 from model_operator.core.steps import PREFLIGHT
 from model_operator.core.verdict import Finding
 from model_operator.engine.store import Manifest
@@ -52,16 +54,28 @@ def with_tests(status: ModelRevisionStatus, tests: dict[str, Any]) -> ModelRevis
 
 
 def with_outcome(
-    record: ModelRevisionStatus, revision: str, status: ModelDeploymentStatus, now: float
+    record: ModelRevisionStatus,
+    revision: str,
+    status: ModelDeploymentStatus,
+    now: float,
+    *,
+    uncompared: str | None = None,
 ) -> ModelRevisionStatus:
     """The record with how the rollout ended, as the ModelDeployment's status has it.
 
     It follows from the status and not from the moment of the change, so that it is caught up by an
     operator that comes after a crash.
+
+    Args:
+        record: As it is.
+        revision: Whose it is.
+        status: The ModelDeployment's.
+        now: Seconds since the epoch.
+        uncompared: Why its signature was not compared with stable's; None when it was.
     """
     stable = status.stable
     if record.preflight is None:
-        record = replace(record, preflight=_preflight(revision, status, now))
+        record = replace(record, preflight=_preflight(revision, status, now, uncompared))
     if stable is not None and stable.revision == revision:
         since = stable.since_time or record.promoted_time or format_time(now)
         record = replace(record, promoted_time=since)
@@ -71,14 +85,24 @@ def with_outcome(
     return record
 
 
-def _preflight(revision: str, status: ModelDeploymentStatus, now: float) -> Preflight | None:
+def with_signature(record: ModelRevisionStatus, signature: Signature | None) -> ModelRevisionStatus:
+    """The record with what the revision takes and gives, once that is known."""
+    return record if record.signature or not signature else replace(record, signature=signature)
+
+
+def _preflight(
+    revision: str, status: ModelDeploymentStatus, now: float, uncompared: str | None
+) -> Preflight | None:
     """What was found before the first request; None while it is not over."""
     stable, candidate = status.stable, status.candidate
     if stable is not None and stable.revision == revision:
         return Preflight(passed=True, time=format_time(now))
     if candidate is not None and candidate.revision == revision:
         if candidate.step > PREFLIGHT:
-            return Preflight(passed=True, time=format_time(now))
+            reason = SIGNATURE_UNKNOWN if uncompared else ""
+            return Preflight(
+                passed=True, reason=reason, message=uncompared or "", time=format_time(now)
+            )
         if status.rollout.state == "Failed":
             why = status.rollout
             return Preflight(

@@ -31,6 +31,7 @@ from model_operator.engine.analyst import Analyst
 from model_operator.engine.announce import Announcer
 from model_operator.engine.apply import Applier
 from model_operator.engine.drains import Drains
+from model_operator.engine.preflight import SignatureReader
 from model_operator.engine.records import Recorder
 from model_operator.engine.snapshot import Subject, Wanted, observe, read_subject, read_wanted
 from model_operator.engine.store import Key, Store, is_deleting
@@ -69,6 +70,7 @@ class Reconciler:
     applier: Applier
     analyst: Analyst
     drains: Drains
+    signatures: SignatureReader
     recorder: Recorder
     announcer: Announcer
     metrics: Metrics
@@ -181,7 +183,8 @@ class Reconciler:
         self._follow(subject, case.wanted)
         await self.applier.stable_service(subject, case.decision.status)
         await self.applier.delete(self.applier.retired(subject, case.decision.plan))
-        recorded_s = await self.recorder.write(subject, case.wanted)
+        known = self.signatures.signatures(subject.key, subject.status)
+        recorded_s = await self.recorder.write(subject, case.wanted, known)
         for delay_s in (case.decision.next_s, recorded_s):
             if delay_s is not None:
                 self.add_after(subject.key, delay_s)
@@ -209,6 +212,7 @@ class Reconciler:
             self.store,
             subject,
             wanted.target,
+            self.signatures.signatures(subject.key, subject.status),
             drained=self.drains.drained(subject.key),
             rollback_enabled=self.rollback_enabled,
             now=now,
@@ -282,6 +286,7 @@ class Reconciler:
         tests = self.recorder.tests(key, on_trial.revision) if on_trial else {}
         self.analyst.follow(key, on_trial, wanted.spec.rollout.analysis, tests)
         self.drains.follow(key, self._leaving(key, status))
+        self.signatures.follow(key, status)
 
     def _leaving(self, key: Key, status: ModelDeploymentStatus) -> frozenset[str]:
         """Revisions with pods that the live route gives no weight and that are no candidate."""
@@ -301,4 +306,5 @@ class Reconciler:
         self._taken.pop(key, None)
         self.analyst.forget(key)
         self.drains.follow(key, frozenset())
+        self.signatures.forget(key)
         self.recorder.forget(key)

@@ -12,12 +12,15 @@ from model_operator.api.parse import to_manifest
 from model_operator.api.types import ModelDeploymentStatus, ModelRevisionStatus
 from model_operator.core.decision import Transition
 from model_operator.core.observed import Judgement
+from model_operator.core.preflight import uncompared
+from model_operator.core.signatures import Signatures
 from model_operator.engine.analyst import Analyst
 from model_operator.engine.evidence import (
     ends_step,
     read_record,
     with_findings,
     with_outcome,
+    with_signature,
     with_tests,
 )
 from model_operator.engine.snapshot import Subject, Wanted
@@ -96,7 +99,7 @@ class Recorder:
             noted.judgement, noted.time_s = judgement, self.clock()
             noted.pending.append(_Note(judgement, self.analyst.state(key) or {}, findings))
 
-    async def write(self, subject: Subject, wanted: Wanted) -> float | None:
+    async def write(self, subject: Subject, wanted: Wanted, signatures: Signatures) -> float | None:
         """Write what was noted and how rollouts ended; delete records that are too old.
 
         Returns:
@@ -107,7 +110,10 @@ class Recorder:
         for manifest in self.store.children(key, "ModelRevision"):
             name = manifest["metadata"]["name"]
             record = read_record(manifest)
-            changed = with_outcome(record, name, status, self.clock())
+            stable = status.stable.revision if status.stable else None
+            reason = uncompared(signatures, name, stable)
+            changed = with_outcome(record, name, status, self.clock(), uncompared=reason)
+            changed = with_signature(changed, signatures.known.get(name))
             for note in noted.pending:
                 if note.judgement.trial.revision == name:
                     changed = with_tests(changed, note.tests)

@@ -16,6 +16,7 @@ from model_operator.engine.analyst import Analyst
 from model_operator.engine.announce import Announcer
 from model_operator.engine.apply import Applier
 from model_operator.engine.drains import Drains
+from model_operator.engine.preflight import PodSignatures, SignatureReader
 from model_operator.engine.queue import WorkQueue
 from model_operator.engine.reconcile import Reconciler
 from model_operator.engine.records import Recorder
@@ -54,6 +55,8 @@ class Engine:
             settle_s=engine.settle_s,
             give_up_s=engine.drain_give_up_s,
         )
+        self.pod_signatures = PodSignatures(self.store)
+        self.signatures = SignatureReader(self.store, self.pod_signatures.ask, self.queue.add)
         self.relist = Relist(kube, self.store, settings.cluster.namespaces, self.queue.add)
         self.reconciler = Reconciler(
             kube=kube,
@@ -61,6 +64,7 @@ class Engine:
             applier=Applier(kube, HttpRouteTraffic(kube), self.store, settings.server.image),
             analyst=self.analyst,
             drains=self.drains,
+            signatures=self.signatures,
             recorder=Recorder(kube, self.store, self.analyst, time.time),
             announcer=Announcer(kube, self.metrics, time.time),
             metrics=self.metrics,
@@ -73,6 +77,8 @@ class Engine:
         """End what runs beside the queue."""
         self.analyst.close()
         self.drains.close()
+        self.signatures.close()
+        await self.pod_signatures.close()
         await self.sources.close()
 
     async def _reconcile(self, key: Key) -> None:

@@ -16,6 +16,7 @@ from model_operator.core.desired import Parent
 from model_operator.core.httproute import read_acceptance, read_mark, read_weights
 from model_operator.core.observed import Observed, Past, Request, Route, Target, Workload
 from model_operator.core.revision import revision_name
+from model_operator.core.signatures import Signatures
 from model_operator.engine.evidence import read_record
 from model_operator.engine.store import Key, Manifest, Store, revision_of
 from model_operator.engine.workload import workload
@@ -82,6 +83,7 @@ def observe(
     store: Store,
     subject: Subject,
     target: Target,
+    signatures: Signatures,
     *,
     drained: frozenset[str],
     rollback_enabled: bool,
@@ -93,6 +95,7 @@ def observe(
         store: The newest known objects.
         subject: The ModelDeployment.
         target: The revision that its spec names.
+        signatures: What its revisions take and give.
         drained: Revisions that get no requests any more.
         rollback_enabled: False only under a test switch.
         now: Seconds since the epoch.
@@ -106,6 +109,7 @@ def observe(
         workloads=_workloads(store, key, now),
         route=read_route(route, drained) if route is not None else None,
         request=_request(subject.manifest),
+        signatures=signatures,
         past=_past(store, subject),
         rollback_enabled=rollback_enabled,
     )
