@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from model_operator.api.labels import child_labels
-from model_operator.core.pod_template import METRICS_PORT
+from model_operator.core.pod_template import HTTP_PORT, METRICS_PORT
 from tests.chart.conftest import Render, only
 
 _PROMETHEUS = {
@@ -66,7 +66,9 @@ def test_with_egress_limited_it_reaches_dns_the_api_server_and_the_models_pods(
     labels = child_labels("digits", "digits-0123456789")
     assert peer["podSelector"]["matchLabels"].items() <= labels.items()
     assert peer["namespaceSelector"] == {}
-    assert pods["ports"] == [{"port": METRICS_PORT, "protocol": "TCP"}]
+    assert pods["ports"] == [
+        {"port": port, "protocol": "TCP"} for port in (HTTP_PORT, METRICS_PORT)
+    ]
 
 
 def test_with_namespaces_named_it_reaches_no_pods_elsewhere(render: Render) -> None:
