@@ -112,6 +112,24 @@ def test_pods_spread_over_nodes_and_zones() -> None:
     assert {constraint["whenUnsatisfiable"] for constraint in constraints} == {"ScheduleAnyway"}
 
 
+def test_s36_pods_of_a_lost_node_are_made_elsewhere_within_half_a_minute() -> None:
+    tolerated = template()["spec"]["tolerations"]
+    assert {t["key"]: t["tolerationSeconds"] for t in tolerated} == {
+        "node.kubernetes.io/not-ready": 30,
+        "node.kubernetes.io/unreachable": 30,
+    }
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{"operator": "Exists"}, {"key": "node.kubernetes.io/unreachable", "operator": "Exists"}],
+)
+def test_what_the_user_tolerates_goes_before_the_default(own: dict[str, str]) -> None:
+    tolerated = template(tolerations=(own,))["spec"]["tolerations"]
+    assert tolerated[0] == own
+    assert [t for t in tolerated[1:] if t["key"] == own.get("key", t["key"])] == []
+
+
 def test_what_the_user_set_for_pods_arrives_there() -> None:
     pod = template(
         node_selector={"gpu": "yes"},

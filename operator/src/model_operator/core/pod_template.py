@@ -26,6 +26,7 @@ _EXIT_RESERVE_S = 5.0
 _STARTUP_PERIOD_S = 2
 _STARTUP_DEADLINE_S = 1200
 _RUN_AS = 65532
+_LOST_NODE_S = 30
 
 
 def render_pod_template(
@@ -190,10 +191,27 @@ def _spread(topology_key: str, labels: dict[str, str]) -> Manifest:
     }
 
 
+def _lost_node_tolerations(server: Server) -> list[Manifest]:
+    """How soon pods are made elsewhere when their node is lost; Kubernetes waits five minutes."""
+    named = {toleration.get("key") for toleration in server.tolerations}
+    if None in named:  # the user tolerates everything
+        return []
+    return [
+        {
+            "key": key,
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": _LOST_NODE_S,
+        }
+        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+        if key not in named
+    ]
+
+
 def _pod_fields(server: Server) -> Manifest:
     fields: Manifest = {
         "nodeSelector": server.node_selector,
-        "tolerations": list(server.tolerations),
+        "tolerations": [*server.tolerations, *_lost_node_tolerations(server)],
         "affinity": server.affinity,
         "serviceAccountName": server.service_account_name,
         "imagePullSecrets": list(server.image_pull_secrets),
