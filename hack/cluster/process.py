@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import IO
 
 _TAIL_LINES = 12
 
@@ -60,28 +62,20 @@ class Runner:
         Raises:
             ClusterError: it failed or took too long; the message has the end of its output.
         """
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
+        with self._log(argv, timeout_s) as log:
             log.write(f"$ {_shown(argv)}\n".encode())
             log.flush()
-            try:
-                done = subprocess.run(
-                    argv,
-                    cwd=cwd,
-                    env=self._environ(),
-                    input=stdin,
-                    stdin=subprocess.DEVNULL if stdin is None else None,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    timeout=timeout_s,
-                    check=False,
-                )
-            except FileNotFoundError:
-                raise ClusterError(f"{argv[0]} is not installed") from None
-            except subprocess.TimeoutExpired:
-                raise ClusterError(
-                    f"{argv[0]} took more than {timeout_s:.0f} s; see {self.log}"
-                ) from None
+            done = subprocess.run(
+                argv,
+                cwd=cwd,
+                env=self._environ(),
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                timeout=timeout_s,
+                check=False,
+            )
         self._check(argv, done.returncode)
 
     def output(
@@ -92,25 +86,17 @@ class Runner:
         Raises:
             ClusterError: it failed or took too long.
         """
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            try:
-                done = subprocess.run(
-                    argv,
-                    cwd=cwd,
-                    env=self._environ(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    timeout=timeout_s,
-                    check=False,
-                )
-            except FileNotFoundError:
-                raise ClusterError(f"{argv[0]} is not installed") from None
-            except subprocess.TimeoutExpired:
-                raise ClusterError(
-                    f"{argv[0]} took more than {timeout_s:.0f} s; see {self.log}"
-                ) from None
+        with self._log(argv, timeout_s) as log:
+            done = subprocess.run(
+                argv,
+                cwd=cwd,
+                env=self._environ(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                timeout=timeout_s,
+                check=False,
+            )
         self._check(argv, done.returncode)
         return done.stdout.decode()
 
@@ -121,6 +107,20 @@ class Runner:
         except ClusterError:
             return False
         return True
+
+    @contextmanager
+    def _log(self, argv: Sequence[str | Path], timeout_s: float | None) -> Iterator[IO[bytes]]:
+        """The log to append to; a program that is missing or too slow becomes a clear error."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.log.open("ab") as log:
+                yield log
+        except FileNotFoundError:
+            raise ClusterError(f"{argv[0]} is not installed") from None
+        except subprocess.TimeoutExpired:
+            raise ClusterError(
+                f"{argv[0]} took more than {timeout_s:.0f} s; see {self.log}"
+            ) from None
 
     def _check(self, argv: Sequence[str | Path], code: int) -> None:
         if code:
