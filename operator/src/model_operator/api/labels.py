@@ -23,6 +23,10 @@ ROLLED_BACK: Final = f"{GROUP}/rolled-back"
 """On a route: the revision that was taken off it, so that an operator that comes after a crash
 between the route's write and the status's does not put the weight back."""
 
+LAST_SPEC: Final = f"{GROUP}/last-spec"
+"""On the Service that clients inside the cluster use: the spec that was acted on last, as JSON, so
+that a restart of the operator under a spec that became invalid leaves a bad candidate judged."""
+
 REQUEST: Final = f"{GROUP}/request"
 """On a ModelDeployment: what a person asks for, ``{"id", "action", "revision"}`` as JSON."""
 

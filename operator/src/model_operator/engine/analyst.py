@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeAlias
 
 from model_operator.adapters.sources import Source, ask
 from model_operator.api.samples import Failure, Query
@@ -23,13 +23,18 @@ from model_operator.core.analysis import (
     state_to_json,
 )
 from model_operator.core.observed import Judgement, Trial
-from model_operator.core.verdict import Outcome, Verdict
+from model_operator.core.verdict import INSUFFICIENT_DATA, Outcome, Verdict
 from model_operator.engine.store import Key
 
 logger = logging.getLogger(__name__)
 
 Find: TypeAlias = Callable[[Query], Source | Failure]
-_RETRY_S = 1.0
+ANALYSIS_BROKEN: Final = "AnalysisBroken"
+_RETRY_S: Final = 1.0
+_MESSAGE_LIMIT: Final = 1024
+_LATE_S: Final = 1.0
+"""A pass counts until the next look is late by this, seconds: a source that hangs is no evidence,
+and its deadline is longer than a step may be."""
 
 
 @dataclass(slots=True)
@@ -38,6 +43,7 @@ class _Session:
 
     Attributes:
         judgement: Of the newest look; None before the first.
+        withheld: Whether somebody asked for the judgement when it was out of date.
         changed: Set when the trial is another one than before, so that it is looked at at once.
     """
 
@@ -46,6 +52,7 @@ class _Session:
     plan: Plan
     state: AnalysisState
     judgement: Judgement | None = None
+    withheld: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -66,9 +73,15 @@ class Analyst:
     _sessions: dict[Key, _Session] = field(default_factory=dict)
 
     def judgement(self, key: Key) -> Judgement | None:
-        """What the newest samples say; None before the first."""
+        """What the newest samples say, a pass as long as it is new; None before the first."""
         session = self._sessions.get(key)
-        return session.judgement if session else None
+        if session is None or session.judgement is None:
+            return None
+        late_s = self.clock() - next_look(session.plan, session.state)
+        if session.judgement.verdict.outcome is not Outcome.PASS or late_s <= _LATE_S:
+            return session.judgement
+        session.withheld = True
+        return replace(session.judgement, verdict=_waiting(late_s))
 
     def state(self, key: Key) -> dict[str, Any] | None:
         """State of the running tests, for the record; None when none run."""
@@ -100,6 +113,8 @@ class Analyst:
             analysis, Subject(key.namespace, key.name, trial.revision, trial.stable)
         )
         if session is not None and _same_rollout(session.trial, trial):
+            if session.analysis != analysis and not _failed(session.judgement):
+                session.judgement = None  # it answers questions that nobody asks any more
             session.trial, session.analysis, session.plan = trial, analysis, plan
             session.changed.set()
             return
@@ -124,9 +139,10 @@ class Analyst:
             session.changed.clear()
             try:
                 await self._look(key, session)
-            except Exception:
+            except Exception as error:
                 # a defect in one metric's arithmetic must not end the analysis in silence
                 logger.exception("the analysis of %s failed", key)
+                self._settle(key, session, Judgement(session.trial, _broken(error)))
                 wait_s = _RETRY_S
             else:
                 wait_s = max(0.0, next_look(session.plan, session.state) - self.clock())
@@ -140,11 +156,40 @@ class Analyst:
         trial, plan = session.trial, session.plan
         queries = due(plan, session.state, self.clock())
         answers = await ask(queries, self.find) if queries else {}
+        if session.plan is not plan:
+            return  # the answers are to questions of before
         state, verdict = assess(plan, session.state, answers, step=trial.level, now=self.clock())
-        before = session.judgement
-        session.state, session.judgement = state, Judgement(trial, verdict)
-        if before is None or before.trial != trial or _gist(before.verdict) != _gist(verdict):
-            self.changed(key, verdict)
+        session.state = state
+        self._settle(key, session, Judgement(trial, verdict))
+
+    def _settle(self, key: Key, session: _Session, judgement: Judgement) -> None:
+        """Take a judgement over, and tell of it when a decision could turn on the difference."""
+        before, withheld = session.judgement, session.withheld
+        if _failed(before) and judgement.verdict.outcome is Outcome.ERROR:
+            return  # a failure stays one for the life of the rollout
+        session.judgement, session.withheld = judgement, False
+        if (
+            withheld
+            or before is None
+            or before.trial != judgement.trial
+            or _gist(before.verdict) != _gist(judgement.verdict)
+        ):
+            self.changed(key, judgement.verdict)
+
+
+def _failed(judgement: Judgement | None) -> bool:
+    return judgement is not None and judgement.verdict.outcome is Outcome.FAIL
+
+
+def _waiting(late_s: float) -> Verdict:
+    """Instead of a pass that is out of date: neither for the revision nor against it."""
+    message = f"the metrics are awaited for {late_s:.1f} s"
+    return Verdict(Outcome.INSUFFICIENT, INSUFFICIENT_DATA, message, (), collecting=True)
+
+
+def _broken(error: Exception) -> Verdict:
+    message = f"the analysis itself fails: {type(error).__name__}: {error}"
+    return Verdict(Outcome.ERROR, ANALYSIS_BROKEN, message[:_MESSAGE_LIMIT], ())
 
 
 def _gist(verdict: Verdict) -> tuple[Outcome, str, bool]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+from typing import Final
 
 from model_operator.adapters.applied import is_applied
 from model_operator.adapters.kube import (
@@ -13,7 +15,11 @@ from model_operator.adapters.kube import (
     SERVICE,
     ConflictError,
     Kube,
+    KubeError,
     NotFoundError,
+    ServerError,
+    ThrottledError,
+    UnreachableError,
 )
 from model_operator.adapters.ownership import controller_uid, require_same_owner
 from model_operator.adapters.traffic.base import Traffic
@@ -22,11 +28,17 @@ from model_operator.core import desired
 from model_operator.core.decision import Plan
 from model_operator.core.httproute import http_route, read_backends
 from model_operator.core.pod_template import render_pod_template
+from model_operator.engine.attempts import Attempts
+from model_operator.engine.last_spec import write_spec
 from model_operator.engine.snapshot import Subject, Wanted
 from model_operator.engine.store import Manifest, Store, object_key, revision_of
 
-_ROUTE_ATTEMPTS = 5
-_PER_REVISION = (DEPLOYMENT, SERVICE, DISRUPTION_BUDGET)
+_LOWERING_S: Final = (1.0, 1.0, 2.0, 4.0, 8.0)
+"""Deadlines of the attempts to take weight off a revision: a call that hangs is made again long
+before its own deadline."""
+_LOWERING_PAUSE_S: Final = 0.1
+_LONGEST_LOWERING_PAUSE_S: Final = 1.0
+_PER_REVISION: Final = (DEPLOYMENT, SERVICE, DISRUPTION_BUDGET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +80,28 @@ class Applier:
             self.store.put(live)
 
     async def workloads(self, subject: Subject, plan: Plan) -> None:
-        """Bring the planned revisions' Deployments, Services and budgets about."""
-        parent = subject.parent
+        """Bring the planned revisions' Deployments, Services and budgets about.
+
+        What is refused for one of them, such as a quota's excess, keeps no other from its own.
+        """
+        parent, attempts = subject.parent, Attempts()
         for revision, replicas in plan.replicas.items():
             template = self._template(subject, revision)
             if template is None:
                 continue
-            await self._ensure(desired.service(parent, revision, revision))
-            await self._ensure(desired.disruption_budget(parent, revision))
-            await self._ensure(desired.deployment(parent, revision, replicas, template))
+            await attempts(self._ensure(desired.service(parent, revision, revision)))
+            await attempts(self._ensure(desired.disruption_budget(parent, revision)))
+            await attempts(self._ensure(desired.deployment(parent, revision, replicas, template)))
+        attempts.settle()
 
-    async def stable_service(self, subject: Subject, status: ModelDeploymentStatus) -> None:
+    async def stable_service(
+        self, subject: Subject, wanted: Wanted, status: ModelDeploymentStatus
+    ) -> None:
         """Point the Service for clients inside the cluster at the stable revision."""
         if status.stable is not None:
             parent = subject.parent
-            await self._ensure(desired.service(parent, parent.name, status.stable.revision))
+            service = desired.service(parent, parent.name, status.stable.revision)
+            await self._ensure(write_spec(service, wanted.raw))
 
     async def route(self, subject: Subject, wanted: Wanted, plan: Plan) -> bool:
         """Bring the route's weights about; whether it had to be written.
@@ -101,16 +120,25 @@ class Applier:
     async def lower_route(self, subject: Subject, wanted: Wanted, plan: Plan) -> bool:
         """Take weight off a revision; whether the route had to be written.
 
-        It is right whatever the route looks like by now, so a conflict is tried again at once.
+        It is right whatever the route looks like by now, and whether or not a write whose answer
+        was lost has been carried out. So whatever goes wrong, the route is read and written again.
         """
         key = subject.key
         live = self.store.get("HTTPRoute", key.namespace, key.name)
-        for _ in range(_ROUTE_ATTEMPTS - 1):
+        failure: KubeError = UnreachableError("not tried")
+        for attempt, deadline_s in enumerate(_LOWERING_S):
             try:
-                return await self._write_route(subject, wanted, plan, live)
-            except ConflictError:
-                live = await self.traffic.read(key.namespace, key.name)
-        return await self._write_route(subject, wanted, plan, live)
+                async with asyncio.timeout(deadline_s):
+                    return await self._write_route(subject, wanted, plan, live) or attempt > 0
+            except TimeoutError:
+                failure = UnreachableError(f"the route of {key} was not written in {deadline_s} s")
+            except (ConflictError, UnreachableError) as error:
+                failure = error
+            except (ServerError, ThrottledError) as error:
+                failure = error
+                await asyncio.sleep(_pause_s(error))
+            live = None
+        raise failure
 
     async def _write_route(
         self, subject: Subject, wanted: Wanted, plan: Plan, live: Manifest | None
@@ -171,3 +199,8 @@ class Applier:
         require_same_owner(live, manifest)
         if not is_applied(manifest, live):
             self.store.put(await self.kube.apply(manifest))
+
+
+def _pause_s(error: KubeError) -> float:
+    """As long as the server asks for, but no longer than a rollback can wait."""
+    return min(error.retry_after_s or _LOWERING_PAUSE_S, _LONGEST_LOWERING_PAUSE_S)

@@ -84,7 +84,7 @@ class Drains:
         begun = still_since = loop.time()
         last: Activity | None = None
         while True:
-            activity = await self.ask(key, revision)
+            activity = await self._ask(key, revision)
             now = loop.time()
             if activity is None or activity.in_flight > 0 or activity != last:
                 last, still_since = activity, now
@@ -98,6 +98,14 @@ class Drains:
             await asyncio.sleep(self.settle_s / 4)
         drain.drained = True
         self.changed(key)
+
+    async def _ask(self, key: Key, revision: str) -> Activity | None:
+        try:
+            return await self.ask(key, revision)
+        except Exception:
+            # NB: a watch that ended here would keep the revision for ever, and nobody would know
+            logger.exception("asking the pods of %s in %s failed", revision, key)
+            return None
 
 
 def _cancel(drain: _Drain) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -29,12 +27,14 @@ class Wanted:
     Attributes:
         model: ``spec.model`` as the user wrote it.
         owner: ``spec.owner`` as the user wrote it.
+        raw: The whole spec as the user wrote it.
     """
 
     spec: ModelDeploymentSpec
     target: Target
     model: Manifest
     owner: Manifest | None
+    raw: Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,9 @@ def read_wanted(manifest: Manifest) -> Wanted:
         InvalidSpec: It cannot be acted on.
     """
     spec = parse_spec(manifest)
-    raw: Mapping[str, Any] = manifest["spec"]
+    raw: Manifest = manifest["spec"]
     name = revision_name(manifest["metadata"]["name"], spec.model.digest, raw.get("server") or {})
-    return Wanted(spec, Target(name, spec.model.digest), raw["model"], raw.get("owner"))
+    return Wanted(spec, Target(name, spec.model.digest), raw["model"], raw.get("owner"), raw)
 
 
 def observe(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import Any, NamedTuple
+from collections import OrderedDict, defaultdict
+from typing import Any, Final, NamedTuple
 
 from model_operator.adapters.applied import keep_own_fields
 from model_operator.adapters.kube import Listing
 from model_operator.api.labels import NAME, REVISION
 
 Manifest = dict[str, Any]
+
+_GONE_LIMIT: Final = 10_000
+"""How many deleted objects are remembered, lest a list that is behind brings them back."""
 
 
 class Key(NamedTuple):
@@ -60,11 +63,13 @@ class Store:
     """Objects by identity, and those of a ModelDeployment by their kind.
 
     Watch events, answers to our own writes and lists arrive in any order; the newest
-    `resourceVersion` of an object wins.
+    `resourceVersion` of an object wins, and what is known to be deleted never comes back: no two
+    objects ever have the same uid.
     """
 
     def __init__(self) -> None:
         self._objects: dict[ObjectKey, Manifest] = {}
+        self._gone: OrderedDict[str, None] = OrderedDict()
         self._owned: dict[Key, set[ObjectKey]] = defaultdict(set)
 
     def __len__(self) -> int:
@@ -74,7 +79,7 @@ class Store:
         """Remember an object; whether that was news."""
         key = object_key(manifest)
         known = self._objects.get(key)
-        if known is not None and not _newer(manifest, known):
+        if _uid(manifest) in self._gone or (known is not None and not _newer(manifest, known)):
             return False
         if known is not None:
             self._drop(key)
@@ -86,6 +91,7 @@ class Store:
 
     def remove(self, manifest: Manifest) -> None:
         """Forget a deleted object, unless a namesake came after it."""
+        self._bury(manifest)
         key = object_key(manifest)
         known = self._objects.get(key)
         if known is None or _version(known) > _version(manifest):
@@ -96,7 +102,15 @@ class Store:
         """Forget an object that a live read did not find."""
         key = ObjectKey(kind, namespace, name)
         if key in self._objects:
+            self._bury(self._objects[key])
             self._drop(key)
+
+    def newest(self, owner: Key, kind: str) -> int:
+        """Newest version among a ModelDeployment's objects of a kind; 0 when there are none.
+
+        A list of them that was asked for now and is older does not tell how things are.
+        """
+        return max((_version(manifest) for manifest in self.children(owner, kind)), default=0)
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
         """An object, None when there is none."""
@@ -129,8 +143,15 @@ class Store:
             if elsewhere or key in present or _version(manifest) > listing.resource_version:
                 continue
             touched.add(owner_of(manifest))
+            self._bury(manifest)
             self._drop(key)
         return {owned for owned in touched if owned is not None}
+
+    def _bury(self, manifest: Manifest) -> None:
+        if uid := _uid(manifest):
+            self._gone[uid] = None
+        while len(self._gone) > _GONE_LIMIT:
+            self._gone.popitem(last=False)
 
     def _drop(self, key: ObjectKey) -> None:
         owner = owner_of(self._objects.pop(key))
@@ -144,6 +165,11 @@ class Store:
 def _version(manifest: Manifest) -> int:
     # NB: resource versions of a kind are numbers that grow, by the API's contract since 1.35
     return int(manifest["metadata"].get("resourceVersion") or 0)
+
+
+def _uid(manifest: Manifest) -> str:
+    uid: str = manifest["metadata"].get("uid", "")
+    return uid
 
 
 def _newer(manifest: Manifest, known: Manifest) -> bool:

@@ -1,0 +1,113 @@
+"""The roles again, when the status is lost: as after a restore from a backup without statuses.
+
+Without it a model that serves would be taken for a first create, and a bad revision be tried anew.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from model_operator.adapters.ownership import controller_uid
+from model_operator.api.labels import REVISION
+from model_operator.api.times import parse_time
+from model_operator.api.types import (
+    ModelDeploymentStatus,
+    ModelRevisionStatus,
+    RolledBackStatus,
+    StableStatus,
+    replace,
+)
+from model_operator.core.httproute import read_weights
+from model_operator.core.rollback import ROLLED_BACK_LIMIT
+from model_operator.engine.evidence import read_record
+from model_operator.engine.snapshot import Subject
+from model_operator.engine.store import Manifest, Store
+
+logger = logging.getLogger(__name__)
+
+
+def with_roles(store: Store, subject: Subject) -> Subject:
+    """The ModelDeployment with the roles that its ModelRevisions tell of, if it lost its own."""
+    status = subject.status
+    if status.stable is not None or status.candidate is not None:
+        return subject
+    records = _records(store, subject)
+    stable = _stable(store, subject, records)
+    if stable is None:
+        return subject
+    logger.warning("%s has lost its status; %s is stable by its record", subject.key, stable)
+    digest = records[stable]["spec"]["model"]["digest"]
+    restored = ModelDeploymentStatus(
+        stable=StableStatus(revision=stable, digest=digest),
+        rolled_back=_rolled_back(records, stable),
+    )
+    return replace_status(subject, replace(restored, last_request=status.last_request))
+
+
+def replace_status(subject: Subject, status: ModelDeploymentStatus) -> Subject:
+    """The same ModelDeployment with another status."""
+    return Subject(subject.key, subject.manifest, status)
+
+
+def _records(store: Store, subject: Subject) -> dict[str, Manifest]:
+    """Own ModelRevisions by name; a namesake's that was deleted are none."""
+    return {
+        manifest["metadata"]["name"]: manifest
+        for manifest in store.children(subject.key, "ModelRevision")
+        if controller_uid(manifest) == subject.parent.uid
+    }
+
+
+def _stable(store: Store, subject: Subject, records: dict[str, Manifest]) -> str | None:
+    """The revision that users are on.
+
+    The Service for clients inside the cluster follows each change of roles, and a record's
+    `promotedTime` comes after it. Records are kept without statuses by some backups; then the
+    Service alone tells, and without it the route.
+    """
+    key = subject.key
+    statuses = {name: read_record(manifest) for name, manifest in records.items()}
+    promoted = {name for name, status in statuses.items() if status.promoted_time}
+    selected = _selected(store.get("Service", key.namespace, key.name), subject)
+    if selected in promoted:
+        return selected
+    standing = [name for name in promoted if _stands(statuses[name])]
+    if standing:
+        return max(standing, key=lambda name: parse_time(statuses[name].promoted_time or ""))
+    if selected in records:
+        return selected
+    route = store.get("HTTPRoute", key.namespace, key.name)
+    if route is None or controller_uid(route) != subject.parent.uid:
+        return None
+    weights = {name: weight for name, weight in read_weights(route).items() if name in records}
+    return max(weights, key=lambda name: weights[name]) if weights else None
+
+
+def _selected(service: Manifest | None, subject: Subject) -> str | None:
+    if service is None or controller_uid(service) != subject.parent.uid:
+        return None
+    revision: str | None = service["spec"].get("selector", {}).get(REVISION)
+    return revision
+
+
+def _stands(record: ModelRevisionStatus) -> bool:
+    """Whether a promotion was not taken back."""
+    if record.promoted_time is None:
+        return False
+    gone = record.rolled_back_time
+    return gone is None or parse_time(gone) < parse_time(record.promoted_time)
+
+
+def _rolled_back(records: dict[str, Manifest], stable: str) -> tuple[RolledBackStatus, ...]:
+    """Revisions that must not be tried again by themselves, the latest last."""
+    entries = [
+        RolledBackStatus(
+            revision=name,
+            reason=record.rolled_back_reason or "RolledBack",
+            time=record.rolled_back_time,
+        )
+        for name, manifest in records.items()
+        if name != stable and (record := read_record(manifest)).rolled_back_time is not None
+    ]
+    entries.sort(key=lambda entry: parse_time(entry.time))
+    return tuple(entries[-ROLLED_BACK_LIMIT:])
