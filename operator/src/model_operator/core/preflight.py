@@ -21,7 +21,7 @@ def refusal(view: View, candidate: CandidateStatus) -> str | None:
         return None
     return (
         f"{candidate.revision} cannot take the place of {view.stable}: {found}; where clients "
-        "are ready for that, set spec.rollout.preflight.signature to Any"
+        "are ready for that, set spec.rollout.preflight.signature to Any and retry it"
     )
 
 

@@ -218,8 +218,9 @@ class Reconciler:
         status = case.decision.status
         await attempts(self.applier.stable_service(subject, case.wanted, status))
         await attempts(self.applier.delete(self.applier.retired(subject, case.decision.plan)))
-        known = self.signatures.signatures(subject.key, subject.status)
-        recorded_s = await attempts(self.recorder.write(subject, case.wanted, known))
+        # NB: as they were seen: a candidate that was refused is none any more
+        seen = case.observed.signatures
+        recorded_s = await attempts(self.recorder.write(subject, case.wanted, seen))
         for delay_s in (case.decision.next_s, recorded_s, posted_s):
             if delay_s is not None:
                 self.add_after(subject.key, delay_s)
