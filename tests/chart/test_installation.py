@@ -164,6 +164,30 @@ def test_the_operator_may_not_touch_what_is_not_its_own(
     assert not _may(installed, verb, resource, subresource=subresource)
 
 
+def test_an_editor_of_a_namespace_works_with_models_and_not_on_what_the_operator_says(
+    installed: ControlPlane,
+) -> None:
+    for role in ("view", "edit"):
+        binding = ("create", "rolebinding", role, "--user=editor")
+        installed.kubectl(*binding, f"--clusterrole={RELEASE}-model-operator-{role}")
+    editor = ("--as=editor", "--validate=false")
+    installed.kubectl("create", *editor, "-f", "-", stdin=json.dumps(minimal("edited")))
+
+    installed.kubectl("scale", "--as=editor", "mdep", "edited", "--replicas=5")
+
+    told = installed.kubectl("get", "--as=editor", "mdep", "edited", "-o=jsonpath={.spec.replicas}")
+    assert told == "5"
+    installed.kubectl("get", "--as=editor", "mrev")
+    status = ("patch", "--as=editor", "mdep", "edited", "--subresource=status", "--type=merge")
+    with pytest.raises(KubectlError, match="forbidden"):
+        installed.kubectl(*status, "-p", '{"status": {"replicas": 1}}')
+    with pytest.raises(KubectlError, match="forbidden"):
+        installed.kubectl("delete", "--as=editor", "mrev", "recorded")
+    with pytest.raises(KubectlError, match="forbidden"):
+        installed.kubectl("get", "--as=editor", "msrc")
+    installed.kubectl("delete", "--as=editor", "mdep", "edited")
+
+
 def test_users_objects_outlive_the_release_and_are_there_for_the_next_one(
     installed: ControlPlane, helm: Helm
 ) -> None:
