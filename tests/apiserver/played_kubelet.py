@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,7 +15,10 @@ from model_operator.api.labels import REVISION
 from tests.apiserver.informer import Informer
 
 Manifest = dict[str, Any]
+HTTP_PORT: Final = 8080
 METRICS_PORT: Final = 9090
+PIXELS: Final = {"name": "pixels", "datatype": "FP32", "shape": [-1, 64]}
+SCORES: Final = {"name": "scores", "datatype": "FP32", "shape": [-1, 10]}
 _addresses = itertools.count(2)
 
 
@@ -27,17 +31,23 @@ class Behaviour:
         exit_code: Instead of getting ready, the server ends with this code.
         message: Its termination message then.
         ready: Whether pods are ready; changed by a test while they run.
+        inputs: What the model takes, as in the protocol's metadata.
+        outputs: What it gives.
+        tells: Whether pods tell that.
     """
 
     error_share: float = 0.0
     exit_code: int | None = None
     message: str = ""
     ready: bool = True
+    inputs: tuple[Manifest, ...] = (PIXELS,)
+    outputs: tuple[Manifest, ...] = (SCORES,)
+    tells: bool = True
 
 
 @dataclass(slots=True)
 class PlayedPod:
-    """A pod's metrics port on an address of its own."""
+    """A pod's ports on an address of its own: its metrics and what its model takes and gives."""
 
     name: str
     revision: str
@@ -113,7 +123,8 @@ class Kubelet:
         arguments = pod["spec"]["containers"][0]["args"]
         flags = dict(argument[2:].partition("=")[::2] for argument in arguments[1:])
         number = next(_addresses)
-        address = f"127.9.{number // 250}.{number % 250 + 1}"
+        # by process, so that test runs side by side do not take each other's ports
+        address = f"127.{9 + os.getpid() % 240}.{number // 250}.{number % 250 + 1}"
         application = web.Application()
         runner = web.AppRunner(application, access_log=None)
         played = PlayedPod(
@@ -127,8 +138,25 @@ class Kubelet:
         async def metrics(_: web.Request) -> web.Response:
             return web.Response(text=played.exposition(flags["name"]))
 
+        async def metadata(_: web.Request) -> web.Response:
+            behaviour = self.behaviour(played.digest)
+            if not behaviour.tells:
+                return web.json_response({"error": "not found"}, status=404)
+            return web.json_response(
+                {
+                    "name": flags["name"],
+                    "versions": [played.revision],
+                    "platform": "onnx_onnxv1",
+                    "inputs": behaviour.inputs,
+                    "outputs": behaviour.outputs,
+                    "parameters": {"opset.ai.onnx": 17, "producer": "played"},
+                }
+            )
+
         application.router.add_get("/metrics", metrics)
+        application.router.add_get(f"/v2/models/{flags['name']}", metadata)
         await runner.setup()
+        await web.TCPSite(runner, address, HTTP_PORT).start()
         await web.TCPSite(runner, address, METRICS_PORT).start()
         return played
 
