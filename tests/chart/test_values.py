@@ -73,7 +73,7 @@ def test_every_object_of_the_schema_is_closed() -> None:
     check(schema, values, "")
 
 
-def test_the_defaults_render_one_operator_that_can_roll_back(render: Render) -> None:
+def test_the_defaults_render_two_operators_that_can_roll_back(render: Render) -> None:
     objects = render()
 
     assert sorted(each["kind"] for each in objects) == [
@@ -85,11 +85,12 @@ def test_the_defaults_render_one_operator_that_can_roll_back(render: Render) -> 
         "ClusterRoleBinding",
         "Deployment",
         "NetworkPolicy",
+        "PodDisruptionBudget",
         "Role",
         "RoleBinding",
         "ServiceAccount",
     ]
-    assert only(objects, "Deployment")["spec"]["replicas"] == 1
+    assert only(objects, "Deployment")["spec"]["replicas"] == 2
     assert _container(objects)["image"] == "localhost/model-operator:dev"
     assert _environment(objects)["MODEL_OPERATOR_SERVER_IMAGE"] == "localhost/model-server:dev"
     assert "MODEL_OPERATOR_TEST_DISABLE_ROLLBACK" not in _environment(objects)
@@ -186,6 +187,41 @@ def test_where_it_runs_can_be_chosen(render: Render) -> None:
     assert subjects == ["operator"] * 3
 
 
+def test_an_upgrade_and_a_drain_leave_one_that_can_lead(render: Render) -> None:
+    objects = render()
+
+    deployment = only(objects, "Deployment")["spec"]
+    assert deployment["strategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+    }
+    budget = only(objects, "PodDisruptionBudget")["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert _selects(budget["selector"], deployment["template"]["metadata"]["labels"])
+
+
+@pytest.mark.parametrize("replicas", [0, 1])
+def test_a_budget_never_keeps_the_only_operator_from_being_drained(
+    render: Render, replicas: int
+) -> None:
+    objects = render({"replicas": replicas})
+
+    assert only(objects, "Deployment")["spec"]["replicas"] == replicas
+    assert not [each for each in objects if each["kind"] == "PodDisruptionBudget"]
+
+
+def test_each_pod_takes_part_in_the_election_of_its_own_release(render: Render) -> None:
+    objects = render()
+
+    (named,) = (each for each in _container(objects)["env"] if each["name"] == "POD_NAME")
+    assert named["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
+    settings = read_settings({name: value or "" for name, value in _environment(objects).items()})
+    (own,) = (each for each in objects if each["kind"] == "Role")
+    (mine,) = (rule for rule in own["rules"] if "resourceNames" in rule)
+    assert settings.lease.enabled
+    assert mine["resourceNames"] == [settings.lease.name] == ["models-model-operator"]
+
+
 def test_its_pods_are_spread_over_nodes_and_zones_by_default(render: Render) -> None:
     template = only(render(), "Deployment")["spec"]["template"]
 
@@ -243,7 +279,9 @@ def test_crds_are_rendered_as_they_are_committed(render: Render) -> None:
         {"tolerations": {"key": "a"}},
         {"nodeSelector": {"a": 1}},
         {"serviceAccount": {"name": "Operator"}},
-        {"replicas": 2},
+        {"replicas": "2"},
+        {"replicas": -1},
+        {"replicaCount": 2},
         {"watchNamespaces": ["Vision"]},
         {"watchNamespaces": "vision"},
         {"env": {"LOG_LEVEL": "debug"}},
