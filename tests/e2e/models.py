@@ -15,7 +15,7 @@ from hack.demo.train import INPUT_NAME, OUTPUT_NAME, TrainedModel
 
 Tensor = npt.NDArray[Any]
 
-PIXELS, DIGITS = 64, 10
+PIXELS, DIGITS, TWELVE = 64, 10, 12
 OPSET = 17
 SLOW_LOOPS = 50_000
 INK_OF_A_DIGIT = 100
@@ -87,9 +87,47 @@ def corrupt_model(path: Path, version: int) -> TrainedModel:
     return _described(path, version, "no model at all")
 
 
-def _weights() -> Tensor:
+def modern_model(path: Path, version: int) -> TrainedModel:
+    """Written for an opset that no server knows yet."""
+    return _save(
+        path, version, "of an opset to come", [_scores()], {"weights": _weights()}, opset=99
+    )
+
+
+def foreign_model(path: Path, version: int) -> TrainedModel:
+    """Uses an operator that only its makers have."""
+    nodes = [
+        helper.make_node("Enhance", [INPUT_NAME], ["enhanced"], domain="com.acme"),
+        helper.make_node("MatMul", ["enhanced", "weights"], [OUTPUT_NAME]),
+    ]
+    return _save(path, version, "with an operator of its own", nodes, {"weights": _weights()})
+
+
+def huge_model(path: Path, version: int) -> TrainedModel:
+    """A small file that fills 16 GiB before it answers anything."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["waste"]),
+        helper.make_node("ReduceSum", ["waste"], ["nothing"], keepdims=0),
+        _scores("scores"),
+        helper.make_node("Add", ["scores", "nothing"], [OUTPUT_NAME]),
+    ]
+    constants = {"size": np.array([1 << 32], dtype=np.int64), "weights": _weights()}
+    return _save(path, version, "too large", nodes, constants)
+
+
+def twelve_classes_model(path: Path, version: int) -> TrainedModel:
+    """Knows two classes more than there are digits."""
+    constants = {"weights": _weights(TWELVE)}
+    return _save(path, version, "twelve classes", [_scores()], constants, classes=TWELVE)
+
+
+def _scores(output: str = OUTPUT_NAME) -> onnx.NodeProto:
+    return helper.make_node("MatMul", [INPUT_NAME, "weights"], [output])
+
+
+def _weights(classes: int = DIGITS) -> Tensor:
     random = np.random.default_rng(0)
-    return random.normal(size=(PIXELS, DIGITS)).astype(np.float32)
+    return random.normal(size=(PIXELS, classes)).astype(np.float32)
 
 
 def _save(
@@ -98,16 +136,21 @@ def _save(
     title: str,
     nodes: list[onnx.NodeProto],
     constants: dict[str, Tensor],
+    *,
+    opset: int = OPSET,
+    classes: int = DIGITS,
 ) -> TrainedModel:
     graph = helper.make_graph(
         nodes,
         "digits",
         [helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, [None, PIXELS])],
-        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, [None, DIGITS])],
+        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, [None, classes])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
-    onnx.checker.check_model(model)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.acme", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    if opset == OPSET:
+        onnx.checker.check_model(model)
     onnx.save(model, path)
     return _described(path, version, title)
 
