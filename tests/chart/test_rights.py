@@ -72,8 +72,7 @@ async def everything(installed: Installation, namespace: str) -> None:
         await _administer_source(played.kube, installed.account.namespace)
         await played.create(model_deployment(namespace, revisionHistoryLimit=0))
         first = await played.until_ready()
-        await _promoted(played, 2)
-        await _conflicting(installed, played)
+        await _promoted_in_conflict(installed, played)
         await _rolled_back(played, 3)
 
         async def forgotten() -> bool:
@@ -116,7 +115,7 @@ async def _rolled_back(played: World, seed: int) -> None:
     await played.until("the bad revision is taken down", taken_down)
 
 
-async def _conflicting(installed: Installation, played: World) -> None:
+async def _promoted_in_conflict(installed: Installation, played: World) -> None:
     """Edit the records of rollouts all the time, until the operator had to read one again."""
 
     def read_again() -> bool:
