@@ -143,6 +143,22 @@ def test_what_the_user_set_for_pods_arrives_there() -> None:
     assert container(pod)["resources"] == {"limits": {"cpu": "2"}}
 
 
+def test_s55_another_restart_changes_the_pods_and_nothing_else() -> None:
+    before = desired.deployment(PARENT, NEW, 3, template())
+    first = desired.deployment(PARENT, NEW, 3, template(), restart="monday")
+    assert pods_of(first)["metadata"].pop("annotations") == {
+        "modeldeployment.dev/restart": "monday"
+    }
+    assert first == before
+    rolling = before["spec"]["strategy"]["rollingUpdate"]
+    assert rolling["maxUnavailable"] == 0, "a restart goes below no floor"
+
+
+def pods_of(deployment: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = deployment["spec"]["template"]
+    return found
+
+
 def test_every_selector_selects_the_revisions_pods_and_no_others() -> None:
     labels = template()["metadata"]["labels"]
     selectors = [

@@ -31,6 +31,11 @@ REQUEST: Final = f"{GROUP}/request"
 """On a ModelDeployment: what a person asks for, ``{"id", "action", "revision"}`` as JSON."""
 
 
+RESTART: Final = f"{GROUP}/restart"
+"""On a ModelDeployment: any value, such as a time. A new one has the pods of its live revisions
+made anew, one after the other. On the pods: the value that they were made under."""
+
+
 def child_labels(name: str, revision: str | None = None) -> dict[str, str]:
     """Labels of an object that belongs to the ModelDeployment ``name``.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from model_operator.api.labels import (
     API_VERSION,
     NAME,
+    RESTART,
     REVISION,
     child_labels,
 )
@@ -87,7 +88,9 @@ def model_revision(
     }
 
 
-def deployment(parent: Parent, revision: str, replicas: int, template: Manifest) -> Manifest:
+def deployment(
+    parent: Parent, revision: str, replicas: int, template: Manifest, *, restart: str = ""
+) -> Manifest:
     """The pods of a revision.
 
     Args:
@@ -95,7 +98,12 @@ def deployment(parent: Parent, revision: str, replicas: int, template: Manifest)
         revision: Its name.
         replicas: Number of pods.
         template: As recorded in the ModelRevision.
+        restart: Value under which the pods are made; another one than before replaces them.
     """
+    if restart:
+        metadata = template["metadata"]
+        annotations = metadata.get("annotations", {}) | {RESTART: restart}
+        template = template | {"metadata": metadata | {"annotations": annotations}}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

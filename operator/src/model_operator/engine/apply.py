@@ -23,6 +23,7 @@ from model_operator.adapters.kube import (
 )
 from model_operator.adapters.ownership import controller_uid, require_same_owner
 from model_operator.adapters.traffic.base import Traffic
+from model_operator.api.labels import RESTART
 from model_operator.api.types import ModelDeploymentStatus
 from model_operator.core import desired
 from model_operator.core.decision import Plan
@@ -91,7 +92,9 @@ class Applier:
                 continue
             await attempts(self._ensure(desired.service(parent, revision, revision)))
             await attempts(self._ensure(desired.disruption_budget(parent, revision)))
-            await attempts(self._ensure(desired.deployment(parent, revision, replicas, template)))
+            restart = self._restart(subject, revision)
+            deployment = desired.deployment(parent, revision, replicas, template, restart=restart)
+            await attempts(self._ensure(deployment))
         attempts.settle()
 
     async def stable_service(
@@ -176,6 +179,15 @@ class Applier:
             kind, namespace, name = object_key(manifest)
             uid = manifest["metadata"]["uid"]
             await self.kube.delete(RESOURCES[kind], namespace, name, uid=uid)
+
+    def _restart(self, subject: Subject, revision: str) -> str:
+        """The restart that was asked for last; to forget it would be another restart."""
+        asked: str = (subject.manifest["metadata"].get("annotations") or {}).get(RESTART, "")
+        live = self.store.get("Deployment", subject.key.namespace, revision)
+        if asked or live is None:
+            return asked
+        made: str = (live["spec"]["template"]["metadata"].get("annotations") or {}).get(RESTART, "")
+        return made
 
     def _template(self, subject: Subject, revision: str) -> Manifest | None:
         """The recorded pod template; should the record be lost, the one that runs."""
