@@ -29,6 +29,23 @@ class Outcome(StrEnum):
     UNFINISHED = "Unfinished"
 
 
+class FaultKind(StrEnum):
+    """What was done to the cluster."""
+
+    OPERATOR_KILLED = "operator killed"
+    PROMETHEUS_STOPPED = "Prometheus stopped"
+    NODE_STOPPED = "node stopped"
+    NODE_DRAINED = "node drained"
+
+
+class FaultPhase(StrEnum):
+    """A moment of a fault."""
+
+    BEGAN = "began"
+    NOTICED = "noticed"
+    MENDED = "mended"
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
     """A version was applied.
@@ -39,7 +56,9 @@ class Applied:
         title: What it is.
         digest: Digest of its model.
         expected: What should become of it.
-        steps: Weights on its way, percent; none for the first version.
+        steps: Weights on its way, percent; none for the first version, and for one that is never
+            to have any.
+        because: What the operator's reason of a rollback has to name; empty for anything.
     """
 
     at: float
@@ -48,6 +67,7 @@ class Applied:
     digest: str
     expected: Outcome
     steps: tuple[int, ...] = ()
+    because: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +129,25 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """Something was broken, or mended again.
+
+    Attributes:
+        at: When.
+        kind: What.
+        phase: Broken, noticed by Kubernetes, or mended.
+        detail: What it was, in words.
+        share: Share of the requests that pods on a lost node had, 0 to 1.
+    """
+
+    at: float
+    kind: FaultKind
+    phase: FaultPhase
+    detail: str = ""
+    share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """A time during which a revision had one weight.
 
@@ -128,7 +167,7 @@ class Span:
         return self.end - self.start
 
 
-Record: TypeAlias = Applied | StatusSeen | RouteSeen | RevisionSeen | Load | Window
+Record: TypeAlias = Applied | StatusSeen | RouteSeen | RevisionSeen | Load | Fault | Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +179,7 @@ class History:
     routes: tuple[RouteSeen, ...] = ()
     revisions: tuple[RevisionSeen, ...] = ()
     loads: tuple[Load, ...] = ()
+    faults: tuple[Fault, ...] = ()
     windows: tuple[Window, ...] = ()
 
     @classmethod
@@ -158,6 +198,7 @@ class History:
             routes=by_time(RouteSeen),
             revisions=by_time(RevisionSeen),
             loads=by_time(Load),
+            faults=by_time(Fault),
             windows=tuple(sorted(kinds.get(Window, ()), key=lambda window: window.seq)),
         )
 
@@ -182,7 +223,8 @@ class History:
         return max(self._times(), default=0.0)
 
     def _times(self) -> Iterator[float]:
-        for kind in (self.applied, self.statuses, self.routes, self.revisions, self.loads):
+        kinds = (self.applied, self.statuses, self.routes, self.revisions, self.loads, self.faults)
+        for kind in kinds:
             if kind:
                 yield kind[0].at
                 yield kind[-1].at
@@ -277,12 +319,23 @@ class Journal:
             "digest": applied.digest,
             "expected": applied.expected.value,
             "steps": list(applied.steps),
+            "because": applied.because,
         }
         self._add(applied.at, "applied", line)
 
     def load(self, at: float, rate: float) -> None:
         """The load generator was started, or stopped at rate 0."""
         self._add(at, "load", {"rate": rate})
+
+    def fault(self, fault: Fault) -> None:
+        """Something was broken or mended."""
+        line = {
+            "fault": fault.kind.value,
+            "phase": fault.phase.value,
+            "detail": fault.detail,
+            "share": fault.share,
+        }
+        self._add(fault.at, "fault", line)
 
     def window(self, window: Window) -> None:
         """A window of answers was closed."""
@@ -306,7 +359,7 @@ def read_history(path: Path) -> History:
         return History.of(_parse(json.loads(line)) for line in lines)
 
 
-def _parse(line: Mapping[str, Any]) -> Record:
+def _parse(line: Mapping[str, Any]) -> Record:  # noqa: PLR0911 - one for each kind
     at = line["at"]
     match line["kind"]:
         case "status":
@@ -324,9 +377,18 @@ def _parse(line: Mapping[str, Any]) -> Record:
                 digest=line["digest"],
                 expected=Outcome(line["expected"]),
                 steps=tuple(line["steps"]),
+                because=line.get("because", ""),
             )
         case "load":
             return Load(at, line["rate"])
+        case "fault":
+            return Fault(
+                at=at,
+                kind=FaultKind(line["fault"]),
+                phase=FaultPhase(line["phase"]),
+                detail=line["detail"],
+                share=line["share"],
+            )
         case "window":
             return Window.from_json(line["window"])
         case kind:

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from hack.demo.faults import FaultRow, fault_failures, fault_rows, is_lost_with_node
 from hack.demo.history import FULL_PERCENT, Applied, History, Outcome, Span
-from hack.demo.loadgen.answers import GATEWAY, Cell
+from hack.demo.loadgen.answers import GATEWAY, Cell, quantile
 
 WATCH_LAG_S = 0.5
 """A watch delivers a write late by some milliseconds, on a busy machine by more."""
@@ -31,6 +32,7 @@ class Row:
         requests: Requests that it answered.
         errors: Those that it did not answer with 200.
         accuracy: Share of right digits among its 200s, 0 to 1; None without any.
+        p99_ms: 99th percentile of its answers' latencies while it was on trial; None without any.
         outcome: What became of it.
         expected: What should have.
         reason: The operator's reason and message, of a rollback.
@@ -45,6 +47,7 @@ class Row:
     requests: int
     errors: int
     accuracy: float | None
+    p99_ms: float | None
     outcome: Outcome
     expected: Outcome
     reason: str
@@ -58,10 +61,12 @@ class Judgement:
     Attributes:
         rows: The versions, in the order in which they were applied.
         failures: What is not as promised, in words; empty for a good run.
+        faults: What was broken meanwhile, in the order in which it was.
     """
 
     rows: tuple[Row, ...]
     failures: tuple[str, ...]
+    faults: tuple[FaultRow, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -89,23 +94,25 @@ class Phase:
 def judge(history: History) -> Judgement:
     """Compares what happened with what each applied version expects.
 
-    A run is good when each outcome is the expected one; every planned weight was seen in order; no
-    request failed but those that a version which was to be rolled back answered within its weight;
-    none reached a revision after its weight 0 was confirmed; and the load was steady.
+    A run is good when each outcome is the expected one, for the expected reason; every planned
+    weight was seen in order; no request failed but those that a version which was to be rolled back
+    answered within its weight, and a bounded number that were lost with a machine; none reached a
+    revision after its weight 0 was confirmed; what was broken was mended; and the load was steady.
     """
     if not history.applied:
         return Judgement(rows=(), failures=("no version was applied",))
     seen = phases(history)
     failures = [
-        *_outcomes(seen),
+        *_outcomes(history, seen),
         *_weights(history, seen),
         *_failed_requests(history, seen),
         *_late_requests(history, seen),
         *_shares(history, seen),
+        *fault_failures(history),
         *_load(history),
     ]
     rows = tuple(_row(history, phase) for phase in seen)
-    return Judgement(rows=rows, failures=tuple(failures))
+    return Judgement(rows=rows, failures=tuple(failures), faults=fault_rows(history))
 
 
 def phases(history: History) -> list[Phase]:
@@ -138,11 +145,15 @@ def outcome(history: History, applied: Applied, until: float) -> Outcome:
     return Outcome.UNFINISHED
 
 
-def _outcomes(seen: list[Phase]) -> Iterator[str]:
+def _outcomes(history: History, seen: list[Phase]) -> Iterator[str]:
     for phase in seen:
-        expected = phase.applied.expected
+        version, expected = phase.applied.version, phase.applied.expected
         if phase.outcome != expected:
-            yield f"version {phase.applied.version} is {phase.outcome}, expected {expected}"
+            yield f"version {version} is {phase.outcome}, expected {expected}"
+        elif expected is Outcome.ROLLED_BACK:
+            reason, because = _reason(history, phase.revision or ""), phase.applied.because
+            if because not in reason:
+                yield f"version {version} was rolled back for {reason!r}, expected was {because}"
 
 
 def _weights(history: History, seen: list[Phase]) -> Iterator[str]:
@@ -171,6 +182,8 @@ def _failed_requests(history: History, seen: list[Phase]) -> Iterator[str]:
     for cell in history.cells():
         if cell.ok or any(_excused(history, phase, cell) for phase in seen):
             continue
+        if is_lost_with_node(history, cell):
+            continue  # their number has a bound of its own
         key = (cell.revision, cell.code)
         failed[key] += cell.count
         first[key] = min(first.get(key, cell.first_sent), cell.first_sent)
@@ -307,11 +320,25 @@ def _row(history: History, phase: Phase) -> Row:
         requests=requests,
         errors=requests - served,
         accuracy=correct / served if served else None,
+        p99_ms=_p99_ms(history, phase),
         outcome=phase.outcome,
         expected=phase.applied.expected,
         reason=_reason(history, revision),
         first_bad_to_zero_s=first_bad_to_zero_s(history, revision),
     )
+
+
+def _p99_ms(history: History, phase: Phase) -> float | None:
+    """Of the answers that came in the version's own phase: later ones tell of others' faults."""
+    latencies = sorted(
+        latency
+        for window in history.windows
+        if phase.applied.at <= window.start_time <= phase.until
+        for cell in window.cells
+        if cell.revision == phase.revision
+        for latency in cell.latencies_ms
+    )
+    return quantile(latencies, 0.99)
 
 
 def seconds_at_weights(history: History, revision: str) -> tuple[tuple[int, float], ...]:

@@ -18,7 +18,7 @@ from model_server.export import export_module
 
 PIXEL_MAX = 16.0
 INK_PER_LEVEL = 8.0
-INK_LEVELS = int(64 * PIXEL_MAX / INK_PER_LEVEL) + 1
+INK_MAX = 64 * PIXEL_MAX
 BATCH_SIZE = 64
 LEARNING_RATE = 3e-3
 
@@ -69,31 +69,48 @@ class InkAware(nn.Module):
     the logits: thin and thick pens get different priors.
     """
 
-    def __init__(self, levels: int = INK_LEVELS) -> None:
+    def __init__(self, per_level: float = INK_PER_LEVEL, levels: int | None = None) -> None:
         super().__init__()
+        self.per_level = per_level
         self.network = Convolutional()
-        self.ink = nn.Embedding(levels, 10)
+        self.ink = nn.Embedding(levels or int(INK_MAX / per_level) + 1, 10)
         nn.init.zeros_(self.ink.weight)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Logits of shape (batch, 10)."""
-        logits: torch.Tensor = self.network(pixels) + self.ink(ink_level(pixels))
+        logits: torch.Tensor = self.network(pixels) + self.ink(self.ink_level(pixels))
+        return logits
+
+    def ink_level(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The row of the ink table for each image: int64 of shape (batch,)."""
+        return (pixels.sum(dim=1) / self.per_level).to(torch.int64)
+
+
+class Reordered(nn.Module):
+    """A network whose answers come out in another order of the classes than it was trained with."""
+
+    order: torch.Tensor
+
+    def __init__(self, network: nn.Module, order: list[int]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("order", torch.tensor(order))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Logits of shape (batch, 10)."""
+        logits: torch.Tensor = self.network(pixels).index_select(1, self.order)
         return logits
 
 
-def ink_level(pixels: torch.Tensor) -> torch.Tensor:
-    """The row of the ink table for each image: int64 of shape (batch,)."""
-    return (pixels.sum(dim=1) / INK_PER_LEVEL).to(torch.int64)
-
-
-def trim_ink_table(network: InkAware, calibration: Pixels) -> InkAware:
-    """A copy that keeps only the ink levels up to the highest one in `calibration`.
+def trim_ink_table(network: InkAware, calibration: Pixels, share: float = 1.0) -> InkAware:
+    """A copy that keeps only the ink levels that `share` of the images in `calibration` need.
 
     It is the usual saving of vocabulary trimming, and only as good as its calibration set: an image
-    with more ink than all of `calibration` indexes past the end of the table.
+    with more ink than those indexes past the end of the table.
     """
-    kept = int(ink_level(torch.from_numpy(calibration)).max()) + 1
-    trimmed = InkAware(levels=kept)
+    levels = network.ink_level(torch.from_numpy(calibration)).to(torch.float32)
+    kept = int(torch.quantile(levels, share, interpolation="lower")) + 1
+    trimmed = InkAware(network.per_level, kept)
     weights = network.state_dict()
     trimmed.load_state_dict({**weights, "ink.weight": weights["ink.weight"][:kept]})
     return trimmed.eval()

@@ -1,8 +1,8 @@
-"""The picture of a run: traffic weights, answers, error rate and accuracy over time."""
+"""The picture of a run: traffic weights, answers, errors, latency and accuracy over time."""
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import pairwise
 
@@ -10,12 +10,14 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hack.demo.faults import blows
 from hack.demo.history import FULL_PERCENT, History, Outcome, Span
 from hack.demo.judge import phases
-from hack.demo.loadgen.answers import GATEWAY
+from hack.demo.loadgen.answers import GATEWAY, quantile
 
 BIN_S = 1.0
-COLOURS = ("#4c78a8", "#54a24b", "#e45756", "#b279a2", "#f58518", "#72b7b2")
+COLOURS = ("#4c78a8", "#54a24b", "#e45756", "#b279a2", "#f58518", "#72b7b2", "#9d755d")
+FAULT_COLOUR = "#888888"
 GATEWAY_COLOUR = "#222222"
 
 
@@ -26,23 +28,25 @@ class Bin:
     count: int = 0
     errors: int = 0
     correct: int = 0
+    latencies_ms: list[float] = field(default_factory=list)
 
 
 def draw(history: History, format_: str) -> bytes:
     """The picture as `png` or `svg`."""
     # Text stays text in the SVG, so that it can be searched and read aloud.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "demo", "font.size": 10}):
-        figure = Figure(figsize=(12, 9), layout="constrained")
-        weights, answers, errors, accuracy = figure.subplots(
-            4, 1, sharex=True, height_ratios=(3, 2, 2, 2)
-        )
+        figure = Figure(figsize=(14, 11), layout="constrained")
+        panels = figure.subplots(5, 1, sharex=True, height_ratios=(3, 2, 2, 2, 2))
+        weights, answers, errors, latency, accuracy = panels
         names = _names(history)
         bins = _bins(history)
         _draw_weights(weights, history, names)
         _draw_answers(answers, bins, names)
         _draw_errors(errors, bins, names)
+        _draw_latency(latency, bins, names)
         _draw_accuracy(accuracy, bins)
-        _draw_marks((weights, answers, errors, accuracy), history)
+        _draw_marks(tuple(panels), history)
+        _draw_faults(tuple(panels), history)
         accuracy.set_xlabel("seconds since the first version was applied")
         accuracy.set_xlim(0, max(BIN_S, history.end - history.start))
         output = BytesIO()
@@ -79,6 +83,7 @@ def _bins(history: History) -> dict[str, dict[float, Bin]]:
             target.count += cell.count
             target.correct += cell.correct
             target.errors += 0 if cell.ok else cell.count
+            target.latencies_ms += cell.latencies_ms
     return bins
 
 
@@ -160,6 +165,23 @@ def _draw_errors(
         axes.text(0.5, 0.5, "no request failed", transform=axes.transAxes, ha="center", va="center")
 
 
+def _draw_latency(
+    axes: Axes, bins: Mapping[str, Mapping[float, Bin]], names: Mapping[str, str]
+) -> None:
+    """The 99th percentile of each second, of answers that a revision gave."""
+    for name in names:
+        seconds = sorted(bins.get(name, {}))
+        highest = [quantile(sorted(bins[name][s].latencies_ms), 0.99) for s in seconds]
+        points = [(s + BIN_S / 2, ms) for s, ms in zip(seconds, highest, strict=True) if ms]
+        axes.plot(
+            [at for at, _ in points], [ms for _, ms in points], color=_colour(name, names),
+            linestyle="none", marker=".", markersize=3,
+        )  # fmt: skip
+    axes.set_yscale("log")
+    axes.set_ylabel("p99, ms")
+    axes.grid(alpha=0.25)
+
+
 def _draw_accuracy(axes: Axes, bins: Mapping[str, Mapping[float, Bin]]) -> None:
     """Accuracy of all answers, wrong for those that failed: what the users got."""
     totals: dict[float, Bin] = defaultdict(Bin)
@@ -173,6 +195,19 @@ def _draw_accuracy(axes: Axes, bins: Mapping[str, Mapping[float, Bin]]) -> None:
     axes.set_ylabel("right answers, %\n(all requests)")
     axes.set_ylim(min([80.0, *shares]) - 2, 101)
     axes.grid(alpha=0.25)
+
+
+def _draw_faults(panels: tuple[Axes, ...], history: History) -> None:
+    """A shade for as long as something was broken."""
+    for number, blow in enumerate(blows(history)):
+        begin = blow.began - history.start
+        end = (history.end if blow.mended is None else blow.mended) - history.start
+        for axes in panels:
+            axes.axvspan(begin, end, color=FAULT_COLOUR, alpha=0.15, linewidth=0)
+        panels[1].annotate(
+            str(blow.kind), (begin, 1), xycoords=("data", "axes fraction"),
+            xytext=(3, -11 - 11 * number), textcoords="offset points", fontsize=8.5,
+        )  # fmt: skip
 
 
 def _draw_marks(panels: tuple[Axes, ...], history: History) -> None:

@@ -11,7 +11,7 @@ import urllib3.exceptions
 from kubernetes import client, watch
 
 from hack.demo.cluster import ClusterError, LoadGenerator
-from hack.demo.history import Applied, History, Journal
+from hack.demo.history import Applied, Fault, History, Journal
 from model_operator.api.labels import GROUP, NAME, VERSION
 
 POLL_INTERVAL_S: Final = 0.25
@@ -113,6 +113,11 @@ class Recorder:
         """Records that a version was applied."""
         with self._recording():
             self._journal.applied(applied)
+
+    def fault(self, fault: Fault) -> None:
+        """Records that something was broken or mended."""
+        with self._recording():
+            self._journal.fault(fault)
 
     def start_load(self, rate: float) -> None:
         """Starts the load generator at `rate` requests per second."""

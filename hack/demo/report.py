@@ -1,13 +1,14 @@
 """The report at the end: a table in the terminal, a picture, and one self-contained HTML page."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from hack.demo.faults import FaultRow
 from hack.demo.history import History
 from hack.demo.judge import Judgement, Row
 from hack.demo.picture import draw
@@ -18,9 +19,19 @@ COLUMNS = (
     "requests",
     "errors",
     "accuracy",
+    "p99",
     "outcome",
     "first bad answer to weight 0",
     "reason",
+)
+
+FAULT_COLUMNS = (
+    "what was broken",
+    "for",
+    "requests meanwhile",
+    "lost",
+    "may be lost",
+    "what happened",
 )
 
 WIDE = 120
@@ -48,6 +59,8 @@ def write_report(history: History, judgement: Judgement, output: Path, console: 
     for row in judgement.rows if not wide else ():
         if row.reason:
             console.print(f"version {row.version}: {row.reason}", highlight=False, markup=False)
+    if judgement.faults:
+        console.print(_fault_table(judgement))
     for failure in judgement.failures:
         console.print(
             f"[bold red]not as expected:[/bold red] {failure}", highlight=False, soft_wrap=True
@@ -68,20 +81,25 @@ def html_page(judgement: Judgement, svg: str) -> str:
             for failure in judgement.failures
         )
     )
-    head = "".join(f"<th>{column}</th>" for column in COLUMNS)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_lines(cell)}</td>" for cell in cells(row)) + "</tr>"
-        for row in judgement.rows
-    )
+    tables = _html_table(COLUMNS, [cells(row) for row in judgement.rows])
+    if judgement.faults:
+        tables += "\n" + _html_table(FAULT_COLUMNS, [fault_cells(row) for row in judgement.faults])
     # NB: what comes before the svg element is an XML declaration, which HTML does not know.
     drawing = svg[svg.index("<svg") :]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>Model rollouts by their health</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         f"<h1>Model rollouts by their health</h1>\n{verdict}\n"
-        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>\n</table>\n"
-        f"{drawing}\n</body>\n</html>\n"
+        f"{tables}\n{drawing}\n</body>\n</html>\n"
     )
+
+
+def _html_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    head = "".join(f"<th>{column}</th>" for column in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{_lines(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>\n</table>"
 
 
 def _lines(text: str) -> str:
@@ -99,10 +117,36 @@ def cells(row: Row) -> Sequence[str]:
         f"{row.requests}",
         f"{row.errors}",
         "-" if row.accuracy is None else f"{row.accuracy:.1%}",
+        "-" if row.p99_ms is None else f"{row.p99_ms:.0f} ms",
         outcome,
         "-" if row.first_bad_to_zero_s is None else f"{row.first_bad_to_zero_s:.1f} s",
         row.reason or "-",
     )
+
+
+def fault_cells(row: FaultRow) -> Sequence[str]:
+    """A fault as text, in the order of `FAULT_COLUMNS`."""
+    return (
+        f"{row.kind}: {row.detail}",
+        "for ever" if row.lasted_s is None else f"{row.lasted_s:.0f} s",
+        f"{row.requests}",
+        f"{row.lost}",
+        f"{row.bound}",
+        row.remark,
+    )
+
+
+def _fault_table(judgement: Judgement) -> Table:
+    table = Table(
+        title="What was broken meanwhile", title_justify="left", show_lines=True,
+        box=box.HORIZONTALS, padding=0,
+    )  # fmt: skip
+    for column in FAULT_COLUMNS:
+        table.add_column(column, overflow="fold")
+    for row in judgement.faults:
+        good = row.lost <= row.bound and row.lasted_s is not None
+        table.add_row(*fault_cells(row), style=None if good else "bold red")
+    return table
 
 
 def _table(judgement: Judgement, columns: Sequence[str]) -> Table:

@@ -3,20 +3,34 @@
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from hack.demo import manifests
+from hack.demo import manifests, storm
 from hack.demo.cluster import LoadGenerator, connect, install_operator, kubectl
+from hack.demo.follow import dwell, follow
 from hack.demo.history import Applied, History, Journal, Outcome, read_history
 from hack.demo.judge import judge, outcome
 from hack.demo.recorder import Recorder
 from hack.demo.report import write_report
 from hack.demo.screen import Screen
+from hack.demo.storm import Storm
 from hack.demo.train import Models, TrainedModel, trained_models
 
 READY_TIMEOUT_S = 90.0
+READY_S = 10.0
+"""A version's pods are ready after about this time."""
+
+BAD_FOUND_S = 20.0
+BAKE_S = 10.0
+PATIENT_TIMEOUT_S = 900.0
+PATIENT_S = 140.0
+"""A few errors more than allowed are told from bad luck only by many requests: 3 % instead of 1 %
+by some thousand, which is 140 s at 100 requests/s and steps of 25 s (median of 300 simulated
+rollouts; all were rolled back, 95 % of them within 190 s)."""
+
 STEP_GRACE_S = 20.0
 """Beyond a step's own time: for pods to start, metrics to arrive and the route to be confirmed."""
 
@@ -29,19 +43,56 @@ PROOF_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One version and what should become of it."""
+    """One version and what should become of it.
+
+    Attributes:
+        version: Its number.
+        chapter: What it is about, for `--only`; empty for the first, without which there is none.
+        expected: What should become of it.
+        because: What the reason of its rollback has to name.
+        weighted: Whether it should get users' requests at all.
+        patient: Whether it takes many requests to tell that it is bad.
+        stormy: Whether the cluster is hurt meanwhile.
+    """
 
     version: int
+    chapter: str
     expected: Outcome
+    because: str = ""
+    weighted: bool = True
+    patient: bool = False
+    stormy: bool = False
+
+    def timeout_s(self, weights: tuple[int, ...], step_s: float) -> float:
+        """How long it may take; a bad one has to be found out at its first weight."""
+        if self.patient:
+            return PATIENT_TIMEOUT_S
+        steps = 1 if self.expected is Outcome.ROLLED_BACK else len(weights)
+        extra_s = storm.BACK_TIMEOUT_S if self.stormy else 0.0
+        return READY_TIMEOUT_S + steps * (step_s + STEP_GRACE_S) + extra_s
+
+    def about_s(self, weights: tuple[int, ...], step_s: float) -> float:
+        """How long it takes as a rule."""
+        if not self.chapter or not self.weighted:
+            return READY_S
+        if self.expected is Outcome.ROLLED_BACK:
+            return READY_S + (PATIENT_S if self.patient else BAD_FOUND_S)
+        extra_s = storm.DURATION_S if self.stormy else 0.0
+        return READY_S + len(weights) * (step_s + 2) + BAKE_S + extra_s
 
 
 GOALS = {Outcome.PROMOTED: "promoted", Outcome.ROLLED_BACK: "rolled back"}
 
 STAGES = (
-    Stage(1, Outcome.PROMOTED),
-    Stage(2, Outcome.PROMOTED),
-    Stage(3, Outcome.ROLLED_BACK),
+    Stage(1, "", Outcome.PROMOTED),
+    Stage(2, "good", Outcome.PROMOTED),
+    Stage(3, "bad", Outcome.ROLLED_BACK, because="errors"),
+    Stage(4, "slow", Outcome.ROLLED_BACK, because="latency-p99"),
+    Stage(5, "broken", Outcome.ROLLED_BACK, because="DigestMismatch", weighted=False),
+    Stage(6, "subtle", Outcome.ROLLED_BACK, because="errors", patient=True),
+    Stage(7, "storm", Outcome.PROMOTED, stormy=True),
 )
+CHAPTERS = tuple(stage.chapter for stage in STAGES if stage.chapter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +108,7 @@ class Options:
         keep_load: Go on sending at the end, for whoever looks around.
         install: Install the operator first.
         disable_rollback: Set the operator's test switch: the demo must fail then.
+        chapters: What is shown, of `CHAPTERS`.
     """
 
     namespace: str
@@ -67,6 +119,12 @@ class Options:
     keep_load: bool
     install: bool
     disable_rollback: bool
+    chapters: tuple[str, ...] = CHAPTERS
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The versions that are applied: the first one and those of the chapters."""
+        return tuple(stage for stage in STAGES if stage.chapter in {"", *self.chapters})
 
     @property
     def place(self) -> manifests.Place:
@@ -86,8 +144,11 @@ def run(options: Options, console: Console) -> bool:
     with Screen(console) as screen:
         screen.say("training the models, unless they are in the cache")
         models = trained_models()
+        shown = {stage.version for stage in options.stages}
         for model in models.versions:
-            screen.say(_introduction(model))
+            if model.version in shown:
+                screen.say(_introduction(model))
+        screen.say(f"it takes about {_about_min(options, models):.0f} minutes from here")
         _prepare(options, models, screen)
         api = connect()
         with Recorder(
@@ -158,13 +219,15 @@ def _prepare(options: Options, models: Models, screen: Screen) -> None:
 def _roll_out_all(options: Options, models: Models, recorder: Recorder, screen: Screen) -> None:
     """Applies one version after the other, under load from the first on, until one goes wrong."""
     by_version = {model.version: model for model in models.versions}
-    for stage in STAGES:
-        first = stage is STAGES[0]
-        applied = _apply_version(options, by_version[stage.version], stage, recorder, first=first)
-        screen.say(f"applied version {stage.version}: {by_version[stage.version].title}")
-        timeout_s = _timeout_s(applied, options.step_s)
+    for stage in options.stages:
+        first = not stage.chapter
+        applied = _apply_version(options, by_version[stage.version], stage, recorder)
+        screen.say(f"applied version {stage.version}: {applied.title}")
+        timeout_s = stage.timeout_s(applied.steps, options.step_s)
+        if stage.stormy:
+            Storm(recorder, screen, options.namespace, timeout_s).strike(applied)
         screen.awaiting(f"version {stage.version} to be {GOALS[stage.expected]}", timeout_s)
-        settled = _follow(recorder, screen, applied, timeout_s)
+        settled = follow(recorder, screen, partial(is_settled, applied=applied), timeout_s)
         if first and settled:
             recorder.start_load(options.rate)
             screen.say(f"sending {options.rate:g} requests/s through the gateway from now on")
@@ -173,16 +236,16 @@ def _roll_out_all(options: Options, models: Models, recorder: Recorder, screen: 
         screen.say(f"version {stage.version}: {result}{_why(history, applied)}")
         if result is not stage.expected:
             break
-        last = stage is STAGES[-1]
+        last = stage is options.stages[-1]
         dwell_s = PROOF_S if last else DWELL_S
         screen.awaiting("the end" if last else "the next version", dwell_s)
-        _dwell(recorder, screen, dwell_s)
+        dwell(recorder, screen, dwell_s)
     if recorder.history().loads:
         recorder.stop_load()
 
 
 def _apply_version(
-    options: Options, model: TrainedModel, stage: Stage, recorder: Recorder, *, first: bool
+    options: Options, model: TrainedModel, stage: Stage, recorder: Recorder
 ) -> Applied:
     manifest = manifests.model_deployment(options.place, model)
     path = options.output / "manifests" / f"{manifests.MODEL_DEPLOYMENT}-{model.version}.yaml"
@@ -192,7 +255,8 @@ def _apply_version(
         title=model.title,
         digest=model.digest,
         expected=stage.expected,
-        steps=() if first else manifests.weights(manifest),
+        steps=manifests.weights(manifest) if stage.chapter and stage.weighted else (),
+        because=stage.because,
     )
     recorder.applied(applied)
     _apply([manifest], path)
@@ -202,31 +266,6 @@ def _apply_version(
 def _apply(objects: list[manifests.Manifest], path: Path, *flags: str) -> None:
     path.write_text(manifests.to_yaml(objects))
     kubectl("apply", *flags, "-f", str(path))
-
-
-def _follow(recorder: Recorder, screen: Screen, applied: Applied, timeout_s: float) -> bool:
-    """Shows what happens until `applied` has settled; False when it did not in time."""
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        history = recorder.history()
-        screen.update(history)
-        if is_settled(history, applied):
-            return True
-        recorder.wait_for_change(timeout_s=1)
-    return False
-
-
-def _timeout_s(applied: Applied, step_s: float) -> float:
-    """How long a version may take; a bad one has to be found out at its first weight."""
-    steps = 1 if applied.expected is Outcome.ROLLED_BACK else len(applied.steps)
-    return READY_TIMEOUT_S + steps * (step_s + STEP_GRACE_S)
-
-
-def _dwell(recorder: Recorder, screen: Screen, dwell_s: float) -> None:
-    until_s = time.monotonic() + dwell_s
-    while (remaining_s := until_s - time.monotonic()) > 0:
-        screen.update(recorder.history())
-        recorder.wait_for_change(remaining_s)
 
 
 def is_settled(history: History, applied: Applied) -> bool:
@@ -243,6 +282,13 @@ def _introduction(model: TrainedModel) -> str:
     if model.flaw:
         text += f"; {model.flaw}: {model.failing_share:.0%} of the test images fail"
     return text
+
+
+def _about_min(options: Options, models: Models) -> float:
+    weights = manifests.weights(manifests.model_deployment(options.place, models.versions[0]))
+    stages = options.stages
+    seconds = sum(stage.about_s(weights, options.step_s) + DWELL_S for stage in stages)
+    return max(1.0, (seconds + PROOF_S) / 60)
 
 
 def _why(history: History, applied: Applied) -> str:

@@ -6,6 +6,9 @@ import pytest
 
 from hack.demo.history import (
     Applied,
+    Fault,
+    FaultKind,
+    FaultPhase,
     History,
     Journal,
     Load,
@@ -38,7 +41,7 @@ def model_deployment(percent: int) -> dict[str, Any]:
 
 def test_a_journal_is_read_as_it_was_written(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "history.jsonl")
-    journal.applied(Applied(1.0, 1, "a model", digest(1), Outcome.PROMOTED, (5, 50)))
+    journal.applied(Applied(1.0, 1, "a model", digest(1), Outcome.PROMOTED, (5, 50), "errors"))
     journal.model_deployment(2.0, model_deployment(100))
     journal.route(
         3.0, {"spec": {"rules": [{"backendRefs": [{"name": "digits-a", "weight": 100}]}]}}
@@ -52,6 +55,7 @@ def test_a_journal_is_read_as_it_was_written(tmp_path: Path) -> None:
         },
     )
     journal.load(5.0, 100)
+    journal.fault(Fault(6.0, FaultKind.NODE_STOPPED, FaultPhase.BEGAN, "worker", 0.5))
     for window in good_run().windows[:3]:
         journal.window(window)
 
@@ -63,6 +67,7 @@ def test_a_journal_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert history.revision_of(digest(1)) == "digits-a"
     assert history.record_of("digits-a").verdict == "pass"
     assert history.loads == (Load(5.0, 100),)
+    assert history.faults == (Fault(6.0, FaultKind.NODE_STOPPED, FaultPhase.BEGAN, "worker", 0.5),)
     assert len(history.windows) == 3
 
 

@@ -93,6 +93,22 @@ def test_a_bad_version_that_only_stays_is_a_failure(run: Run) -> None:
     assert "version 3 still has 5 % of the traffic" in failures
 
 
+def test_a_rollback_for_another_reason_is_a_failure(run: Run) -> None:
+    third = next(r for r in run.records if isinstance(r, Applied) and r.version == 3)
+    run.replace_records([third], [replace(third, because="errors")])
+    assert judge(run.history()).ok
+
+    run.replace_records([replace(third, because="errors")], [replace(third, because="latency")])
+    assert "expected was latency" in only_failure(run)
+
+
+def test_a_version_that_may_never_have_traffic_fails_with_any(run: Run) -> None:
+    third = next(r for r in run.records if isinstance(r, Applied) and r.version == 3)
+    run.replace_records([third], [replace(third, steps=())])
+
+    assert only_failure(run) == "version 3 had the weights [5], planned were []"
+
+
 def test_a_good_version_that_is_rolled_back_is_a_failure(run: Run) -> None:
     run.replace_records(
         STATUSES[3:4], [StatusSeen(SECOND_CONFIRMED, 2, status(1, {1: (100, 100)}, rolled_back=2))]

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from hack.demo.history import History, RouteSeen
+from hack.demo.history import Fault, FaultKind, FaultPhase, History, RouteSeen
 from hack.demo.judge import judge
 from hack.demo.picture import draw
 from hack.demo.report import write_report
-from tests.unit.demo.histories import ROUTES, STATUSES, good_run
+from tests.unit.demo.histories import ROUTES, SECOND_APPLIED, STATUSES, good_run
 
 
 def report(history: History, output: Path, width: int = 200) -> str:
@@ -60,6 +60,21 @@ def test_what_is_not_as_expected_is_said_in_the_terminal_and_on_the_page(tmp_pat
     assert "version 3 is Unfinished, expected RolledBack" in text
     assert "every outcome" not in text
     assert "version 3 is Unfinished" in (tmp_path / "rollout.html").read_text()
+
+
+def test_what_was_broken_is_in_the_terminal_and_on_the_page(tmp_path: Path) -> None:
+    run = good_run()
+    kind, began = FaultKind.NODE_DRAINED, SECOND_APPLIED + 5
+    run.records += [
+        Fault(began, kind, FaultPhase.BEGAN, "worker-2", 0.5),
+        Fault(began + 4, kind, FaultPhase.MENDED),
+    ]
+
+    text = report(run.history(), tmp_path)
+
+    assert re.search(r"node drained: worker-2 +4 s +4\d\d +0 +0 +its pods were drained", text)
+    page = (tmp_path / "rollout.html").read_text()
+    assert "<td>node drained: worker-2</td><td>4 s</td>" in page
 
 
 def test_the_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 
 from hack.demo.history import History, Outcome, StatusSeen
-from hack.demo.run import STAGES, is_settled
-from hack.demo.train import MODELS
+from hack.demo.manifests import Place, model_deployment, weights
+from hack.demo.run import CHAPTERS, STAGES, Options, Stage, is_settled
+from hack.demo.train import MODELS, TrainedModel
 from model_operator.api.types import FormerStatus, replace
 from tests.unit.demo.histories import (
     SECOND_APPLIED,
@@ -51,3 +54,35 @@ def test_a_promotion_has_not_settled_while_it_bakes() -> None:
 
 def test_every_stage_has_a_model() -> None:
     assert {stage.version for stage in STAGES} <= {model.version for model in MODELS}
+
+
+def options(*chapters: str) -> Options:
+    return Options(
+        namespace="demo",
+        hostname="digits.example.com",
+        rate=100,
+        step_s=25,
+        output=Path("build"),
+        keep_load=False,
+        install=False,
+        disable_rollback=False,
+        chapters=chapters,
+    )
+
+
+def test_every_chapter_begins_with_the_first_version() -> None:
+    assert [stage.version for stage in options(*CHAPTERS).stages] == [1, 2, 3, 4, 5, 6, 7]
+    assert [stage.version for stage in options("storm", "bad").stages] == [1, 3, 7]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: f"version {stage.version}")
+def test_no_stage_takes_longer_than_it_may(stage: Stage) -> None:
+    model = TrainedModel(1, "", "", Path("model"), "sha256:" + "0" * 64, 1.0, 0.0)
+    steps = weights(model_deployment(Place("demo", "digits.example.com", 25), model))
+
+    assert stage.about_s(steps, 25) < stage.timeout_s(steps, 25)
+
+
+def test_every_bad_version_has_a_reason_to_be_rolled_back_for() -> None:
+    for stage in STAGES:
+        assert bool(stage.because) == (stage.expected is Outcome.ROLLED_BACK)
