@@ -56,8 +56,7 @@ class Grant:
     def without(self) -> Manifest:
         """The role with all its other rights."""
         rules = [rule for at, rule in enumerate(self.role["rules"]) if at != self.index]
-        metadata = {k: v for k, v in self.role["metadata"].items() if k != "resourceVersion"}
-        return {**self.role, "metadata": metadata, "rules": rules}
+        return {**self.role, "rules": rules}
 
     def is_used_by(self, call: Call) -> bool:
         """Whether a call needs it."""
@@ -77,7 +76,13 @@ def grants(installed: Installation) -> list[Grant]:
         reference, namespace = binding["roleRef"], _place(binding)
         home = namespace if reference["kind"] == "Role" else ""
         role = roles[reference["kind"], home, reference["name"]]
-        split = {**role, "rules": [rule for each in role["rules"] for rule in _split(each)]}
+        # without its version, so that it can be written at any time
+        metadata = {k: v for k, v in role["metadata"].items() if k != "resourceVersion"}
+        split = {
+            **role,
+            "metadata": metadata,
+            "rules": [rule for each in role["rules"] for rule in _split(each)],
+        }
         found += [
             Grant(_right(rule, namespace), split, index)
             for index, rule in enumerate(split["rules"])
