@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from model_operator.api.parse import parse_model_revision
+from model_operator.api.plain import from_plain
 from model_operator.api.times import format_time
 from model_operator.api.types import (
     Evidence,
@@ -36,6 +37,12 @@ _MESSAGE_LIMIT: Final = 1024
 def read_record(manifest: Manifest) -> ModelRevisionStatus:
     """The record that a ModelRevision carries."""
     return parse_model_revision(manifest).status
+
+
+def read_signature(manifest: Manifest) -> Signature | None:
+    """The signature alone that a ModelRevision carries, as it is read at every reconcile."""
+    recorded = (manifest.get("status") or {}).get("signature")
+    return from_plain(recorded, Signature) if recorded else None
 
 
 def with_findings(status: ModelRevisionStatus, judgement: Judgement) -> ModelRevisionStatus:

@@ -12,7 +12,7 @@ from model_operator.adapters.inference import InferenceClient, UnreadableError
 from model_operator.api.types import ModelDeploymentStatus, Signature
 from model_operator.core.pod_template import HTTP_PORT
 from model_operator.core.signatures import Signatures
-from model_operator.engine.evidence import read_record
+from model_operator.engine.evidence import read_signature
 from model_operator.engine.store import Key, Manifest, Store, revision_of
 from model_operator.engine.workload import is_ready
 
@@ -137,7 +137,7 @@ class SignatureReader:
 
     def _recorded(self, key: Key, revision: str) -> Signature | None:
         manifest = self.store.get("ModelRevision", key.namespace, revision)
-        return read_record(manifest).signature if manifest is not None else None
+        return read_signature(manifest) if manifest is not None else None
 
     async def _read(self, key: Key, revision: str, reading: _Reading) -> None:
         loop = asyncio.get_running_loop()
