@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from model_operator.adapters.kube import (
+    AlreadyExistsError,
     ConflictError,
     KubeError,
     Listing,
@@ -91,7 +92,7 @@ class FakeKube:
     async def create(self, manifest: Manifest) -> Manifest:
         self._begin(f"create {manifest['kind']}")
         if (manifest["kind"], manifest["metadata"]["name"]) in self._objects:
-            raise ConflictError("it exists already")
+            raise AlreadyExistsError("it exists already")
         return self.put(manifest)
 
     def put(self, manifest: Manifest) -> Manifest:

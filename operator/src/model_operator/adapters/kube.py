@@ -115,6 +115,10 @@ class ConflictError(KubeError):
     """Another version of the object is there than the one that was read, or it exists already."""
 
 
+class AlreadyExistsError(ConflictError):
+    """There is an object of that name already."""
+
+
 class InvalidError(KubeError):
     """The server refuses the object; the same call cannot succeed later."""
 
@@ -178,7 +182,7 @@ class Kube(Protocol):
         ...
 
     async def create(self, manifest: Manifest) -> Manifest:
-        """Create an object; `ConflictError` when there is one of that name."""
+        """Create an object; `AlreadyExistsError` when there is one of that name."""
         ...
 
 
@@ -301,10 +305,13 @@ def _error(
     method: str, path: str, status: int, data: bytes, headers: Mapping[str, str]
 ) -> KubeError:
     try:
-        message = json.loads(data)["message"]
-    except (ValueError, KeyError, TypeError):
-        message = data[:200].decode(errors="replace")
-    kind = _BY_STATUS.get(status, ServerError)
+        answer = json.loads(data)
+        message, reason = answer["message"], answer.get("reason")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        message, reason = data[:200].decode(errors="replace"), None
+    # NB: a create is refused with 409 also where a quota is contended for
+    exists = reason == "AlreadyExists"
+    kind = AlreadyExistsError if exists else _BY_STATUS.get(status, ServerError)
     after = headers.get("Retry-After", "")
     return kind(f"{method} {path}: {status} {message}", float(after) if after.isdecimal() else None)
 

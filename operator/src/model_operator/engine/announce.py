@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from model_operator.adapters.kube import (
+    AlreadyExistsError,
     ConflictError,
     Kube,
     KubeError,
@@ -131,9 +132,9 @@ class Announcer:
             news = unposted[0]
             try:
                 await self.kube.create(news.manifest)
-            except ConflictError:  # it was told: by an operator before, or its answer was lost
+            except AlreadyExistsError:  # it was told: by another operator, or its answer was lost
                 pass
-            except (ThrottledError, ServerError, UnreachableError) as error:
+            except (ConflictError, ThrottledError, ServerError, UnreachableError) as error:
                 logger.info("%s: an event comes later: %s", key, error)
                 return _AGAIN_S
             except KubeError as error:

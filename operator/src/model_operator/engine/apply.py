@@ -13,6 +13,7 @@ from model_operator.adapters.kube import (
     MODEL_REVISION,
     RESOURCES,
     SERVICE,
+    AlreadyExistsError,
     ConflictError,
     Kube,
     KubeError,
@@ -75,7 +76,7 @@ class Applier:
         try:
             # NB: created and never applied: a newer operator would render another template
             self.store.put(await self.kube.create(manifest))
-        except ConflictError:
+        except AlreadyExistsError:
             live = await self.kube.get(MODEL_REVISION, subject.key.namespace, name)
             require_same_owner(live, manifest)
             self.store.put(live)

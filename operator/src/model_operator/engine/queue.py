@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
-from model_operator.adapters.kube import KubeError
+from model_operator.adapters.kube import KubeError, UnreachableError
 
 K = TypeVar("K", bound=Hashable)
 
@@ -19,10 +19,6 @@ class _Stop:
 
 Failed: TypeAlias = Callable[[Hashable, Exception, float], None]
 """Told of every failed attempt: the key, the error, and in how many seconds the key comes again."""
-
-
-class NewsError(Exception):
-    """An attempt was broken off, because there was news and it took too long."""
 
 
 @dataclass(slots=True)
@@ -190,7 +186,8 @@ class WorkQueue(Generic[K]):
     def _broke_off(self, key: K, begun: float) -> None:
         took_s = asyncio.get_running_loop().time() - begun
         self._broken_off[key] = self._broken_off.get(key, 0) + 1
-        self._failed(key, NewsError(f"broken off after {took_s:.1f} s, as there is news"), 0.0)
+        error = UnreachableError(f"no answer yet after {took_s:.1f} s, and there is news")
+        self._failed(key, error, 0.0)
 
     def _relax(self, key: K, begun: float) -> None:
         """Forget that a server was slow, once it was quick."""

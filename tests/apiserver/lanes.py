@@ -1,0 +1,314 @@
+"""Many short rollouts at the same time, one operator behind a proxy that fails calls.
+
+Each lane is a namespace with one ModelDeployment, in which one rollout follows the other; a fault
+hits the k-th call that the operator makes for that namespace since the rollout began.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from model_operator.adapters.kube import (
+    DEPLOYMENT,
+    DISRUPTION_BUDGET,
+    EVENT,
+    MODEL_DEPLOYMENT,
+    MODEL_REVISION,
+    SERVICE,
+    KubeClient,
+    load_configuration,
+)
+from model_operator.api.labels import REVISION
+from model_operator.engine.reconcile import Case, Reconciler
+from model_operator.engine.snapshot import Subject, Wanted
+from model_operator.settings import LeaseSettings
+from tests.apiserver.control_plane import ControlPlane
+from tests.apiserver.engine_world import Feeds, World, condition, end, operator, settings
+from tests.apiserver.fault_proxy import Call, Fault, FaultProxy
+from tests.apiserver.informer import Informer
+from tests.apiserver.manifests import digest, model_deployment
+from tests.apiserver.played_kubelet import Behaviour
+from tests.invariants import Ledger, Moment, check
+
+Manifest = dict[str, Any]
+
+CLIENT_TIMEOUT_S: Final = 2.0
+_ROLLOUT_TIMEOUT_S: Final = 45.0
+_REST_S: Final = 0.6
+_POLL_S: Final = 0.05
+_ROLES: Final = ("stable", "candidate", "former")
+_ROLE_CHANGES: Final = frozenset(
+    {"RolloutStarted", "StepEntered", "Promoted", "RolledBack", "Superseded", "BakeEnded"}
+)
+
+
+@dataclass(slots=True)
+class Rollout:
+    """One rollout of a lane, and what happened in it.
+
+    Attributes:
+        good: Whether the new model answers well.
+        k: Number of the call that fails, from 1; 0 for none.
+        calls: The operator's calls for the lane's namespace.
+        decided_at: How many calls there were when the rollback was decided first.
+    """
+
+    good: bool
+    k: int
+    fault: Fault | None
+    old: str = ""
+    new: str = ""
+    calls: list[Call] = field(default_factory=list)
+    decided_at: int | None = None
+    last_call: float = field(default_factory=time.monotonic)
+
+    @property
+    def was_hit(self) -> bool:
+        return len(self.calls) >= self.k
+
+    def __str__(self) -> str:
+        kind = "promotion" if self.good else "rollback"
+        at = self.calls[self.k - 1] if 0 < self.k <= len(self.calls) else "no call"
+        return f"{kind} {self.old} -> {self.new}, {self.fault} at call {self.k}: {at}"
+
+
+class Lane:
+    """A namespace in which one rollout follows the other."""
+
+    def __init__(self, world: World, views: Views) -> None:
+        self.world = world
+        self.views = views
+        self.rollout = Rollout(good=True, k=0, fault=None)
+        self.statuses: list[Manifest] = []
+        self.moments: list[Moment] = []
+        self._seeds = itertools.count(1)
+
+    # --------------------------------------------------------------------------- what is arranged
+
+    async def create(self) -> None:
+        manifest = model_deployment(self.world.namespace, next(self._seeds), replicas=1)
+        rollout = manifest["spec"]["rollout"]
+        rollout["steps"] = [{"setWeight": {"percent": 50, "duration": "300ms"}}]
+        rollout["bake"] = {"duration": "1s"}
+        self.world.requests_per_s = 200.0
+        await self.world.create(manifest)
+        await self._until("it serves", self._serves)
+
+    async def play(self, *, good: bool, k: int = 0, fault: Fault | None = None) -> Rollout:
+        """Roll a new model out to the end, and hold the end against what it must be."""
+        seed = next(self._seeds)
+        self.world.behaviours[digest(seed)] = Behaviour(error_share=0.0 if good else 0.5)
+        old = self.status["stable"]["revision"]
+        del self.world.weights_seen[:-1], self.statuses[:-1], self.moments[:]
+        self.rollout = Rollout(good=good, k=k, fault=fault, old=old)
+        await self.world.change(lambda mdep: mdep["spec"]["model"].update(digest=digest(seed)))
+        try:
+            await self._until("it started", self._started)
+            self.rollout.new = self._candidate()
+            await self._until("it ended", self._ended)
+            await self._until("it rests", self._rests)
+            self._check_path()
+            await self._check_end()
+            await self._check_events()
+            self._check_invariants()
+        except AssertionError as error:
+            found = json.dumps(self.status, indent=1)
+            raise AssertionError(f"{self.rollout}\n{error}\n{found}") from error
+        return self.rollout
+
+    def fault(self, call: Call) -> Fault | None:
+        """What becomes of a call of the operator's own client."""
+        self.rollout.calls.append(call)
+        self.rollout.last_call = time.monotonic()
+        return self.rollout.fault if len(self.rollout.calls) == self.rollout.k else None
+
+    def decided(self, moment: Moment) -> None:
+        self.moments.append(moment)
+        if moment.decision.route_first and self.rollout.decided_at is None:
+            self.rollout.decided_at = len(self.rollout.calls)
+
+    def saw(self, mdep: Manifest, gone: bool) -> None:  # noqa: FBT001 - a callback
+        if not gone and mdep["metadata"]["namespace"] == self.world.namespace:
+            self.statuses.append(mdep.get("status") or {})
+
+    # ----------------------------------------------------------------------------- what is awaited
+
+    @property
+    def status(self) -> Manifest:
+        return self.statuses[-1] if self.statuses else {}
+
+    def _serves(self) -> bool:
+        return condition(self.status, "Ready")["status"] == "True"
+
+    def _candidate(self) -> str:
+        for status in self.statuses:
+            if "candidate" in status:
+                found: str = status["candidate"]["revision"]
+                return found
+        return ""
+
+    def _started(self) -> bool:
+        return bool(self._candidate())
+
+    def _ended(self) -> bool:
+        rollout = self.rollout
+        left = rollout.new if rollout.good else rollout.old
+        deployments = {
+            found["metadata"]["name"] for found in self.views.deployments.of(self.world.namespace)
+        }
+        state = "Idle" if rollout.good else "RolledBack"
+        return self.status["rollout"]["state"] == state and deployments == {left}
+
+    def _rests(self) -> bool:
+        return time.monotonic() - self.rollout.last_call > _REST_S
+
+    async def _until(self, what: str, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _ROLLOUT_TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {_ROLLOUT_TIMEOUT_S} s: {what}"
+            await asyncio.sleep(_POLL_S)
+
+    # ------------------------------------------------------------------------------- what must be
+
+    def _check_path(self) -> None:
+        """Every change of roles and weights was there, in order, and once."""
+        old, new = self.rollout.old, self.rollout.new
+        weights = [{old: 100}, {old: 50, new: 50}, {new if self.rollout.good else old: 100}]
+        assert self.world.weights_seen == weights
+        roles = [(old, "", ""), (old, new, "")]
+        roles += [(new, "", old), (new, "", "")] if self.rollout.good else [(old, "", "")]
+        assert [key for key, _ in itertools.groupby(map(_roles, self.statuses))] == roles
+
+    async def _check_end(self) -> None:
+        rollout, status, kube = self.rollout, self.status, self.world.kube
+        stable = rollout.new if rollout.good else rollout.old
+        state = {"Idle": "Promoted"} if rollout.good else {"RolledBack": "AnalysisFailed"}
+        assert {status["rollout"]["state"]: status["rollout"]["reason"]} == state
+        assert condition(status, "Ready")["status"] == "True"
+        assert condition(status, "Stalled")["status"] == str(not rollout.good)
+        traffic = {"revision": stable, "desiredPercent": 100, "confirmedPercent": 100}
+        assert status["traffic"] == [traffic]
+        rolled_back = [entry["revision"] for entry in status.get("rolledBack", ())]
+        assert rolled_back.count(rollout.new) == (not rollout.good)
+        for kind, names in (
+            (DEPLOYMENT, {stable}),
+            (DISRUPTION_BUDGET, {stable}),
+            (SERVICE, {stable, "digits"}),
+        ):
+            live = (await kube.list(kind, namespace=self.world.namespace)).items
+            assert {item["metadata"]["name"] for item in live} == names, kind.kind
+            if kind is SERVICE:
+                assert {item["spec"]["selector"][REVISION] for item in live} == {stable}
+        record = (await self.world.get(MODEL_REVISION, rollout.new))["status"]
+        judged = {entry["verdict"] for entry in record["evidence"]}
+        assert ("pass" if rollout.good else "fail") in judged
+        assert record.get("rolledBackReason") == (None if rollout.good else "AnalysisFailed")
+        assert ("promotedTime" in record) == rollout.good
+
+    async def _check_events(self) -> None:
+        """Each change of roles was told, and told once; and no drift that was none."""
+        listing = await self.world.kube.list(EVENT, namespace=self.world.namespace)
+        new = self.rollout.new
+        told = [item for item in listing.items if new in item["message"]]
+        ended = [i for i in listing.items if i["reason"] == "BakeEnded"]
+        ended = [i for i in ended if i["message"].startswith(self.rollout.old)]
+        reasons = Counter(i["reason"] for i in (*told, *ended) if i["reason"] in _ROLE_CHANGES)
+        end = ["Promoted", "BakeEnded"] if self.rollout.good else ["RolledBack"]
+        expected = Counter(["RolloutStarted", "StepEntered", *end])
+        reasons = Counter({reason: reasons[reason] for reason in {*reasons, *expected}})
+        assert reasons == expected
+        assert not [i for i in listing.items if i["reason"] == "RouteDrift"]
+
+    def _check_invariants(self) -> None:
+        ledger = Ledger()
+        for moment in self.moments:
+            check(moment, ledger)
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What the lanes look at, beside what the played parts see."""
+
+    mdeps: Informer
+    deployments: Informer
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.mdeps.run())
+            group.create_task(self.deployments.run())
+
+
+def _roles(status: Manifest) -> tuple[str, str, str]:
+    found = [(status.get(role) or {}).get("revision", "") for role in _ROLES]
+    return found[0], found[1], found[2]
+
+
+@contextmanager
+def _recorded(lanes: dict[str, Lane]) -> Iterator[None]:
+    """Every decision of the operator goes to its lane."""
+    decide = Reconciler._decide
+
+    def recording(self: Reconciler, subject: Subject, wanted: Wanted) -> Case:
+        case = decide(self, subject, wanted)
+        moment = Moment(
+            wanted.spec,
+            subject.status,
+            case.observed,
+            case.judgement,
+            self.clock(),
+            case.decision,
+        )
+        lanes[subject.key.namespace].decided(moment)
+        return case
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Reconciler, "_decide", recording)
+        yield
+
+
+@asynccontextmanager
+async def lanes_behind(
+    plane: ControlPlane, namespaces: list[str], folder: Path, **engine: Any
+) -> AsyncIterator[tuple[list[Lane], FaultProxy]]:
+    """Lanes that serve, and the proxy before their operator."""
+    configuration = await load_configuration(str(plane.kubeconfig))
+    kube = KubeClient(configuration)
+    feeds = Feeds(configuration)
+    views = Views(Informer(configuration, MODEL_DEPLOYMENT), Informer(configuration, DEPLOYMENT))
+    lanes = {name: Lane(World(kube, name, feeds), views) for name in namespaces}
+    views.mdeps.seen.extend(lane.saw for lane in lanes.values())
+    playing = [asyncio.create_task(lane.world.play()) for lane in lanes.values()]
+    playing += [asyncio.create_task(feeds.run()), asyncio.create_task(views.run())]
+    proxy = FaultProxy(configuration.host, configuration.ssl_ca_cert)
+    proxy.fault = lambda call: (
+        lanes[call.namespace].fault(call) if call.namespace in lanes and not call.watcher else None
+    )
+    try:
+        async with proxy.serve():
+            through = proxy.kubeconfig(plane.kubeconfig, folder)
+            configured = settings(through, "", workers=len(lanes), **engine)
+            cluster = replace(
+                configured.cluster, namespaces=tuple(lanes), timeout_s=CLIENT_TIMEOUT_S
+            )
+            lease = LeaseSettings(enabled=False)
+            with _recorded(lanes):
+                async with operator(replace(configured, cluster=cluster, lease=lease)):
+                    await asyncio.gather(*(lane.create() for lane in lanes.values()))
+                    yield list(lanes.values()), proxy
+    finally:
+        for task in playing:
+            await end(task)
+        for lane in lanes.values():
+            await lane.world.close()
+        await kube.close()
