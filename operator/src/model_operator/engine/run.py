@@ -6,7 +6,6 @@ import asyncio
 import functools
 import logging
 import signal
-import time
 from collections.abc import Coroutine, Hashable
 from typing import Any, NoReturn, TypeVar
 
@@ -21,6 +20,7 @@ from model_operator.core.verdict import Outcome, Verdict
 from model_operator.engine.analyst import Analyst
 from model_operator.engine.announce import Announcer
 from model_operator.engine.apply import Applier
+from model_operator.engine.clock import SteadyClock
 from model_operator.engine.drains import Drains
 from model_operator.engine.leader import Alone, Election, Leadership, Term
 from model_operator.engine.preflight import PodSignatures, SignatureReader
@@ -53,7 +53,7 @@ class Engine:
     def __init__(
         self, settings: Settings, kube: Kube, metrics: Metrics, store: Store, takeover: Takeover
     ) -> None:
-        engine = settings.engine
+        engine, clock = settings.engine, SteadyClock()
         self.metrics = metrics
         self.store = store
         self._takeover = takeover
@@ -62,7 +62,7 @@ class Engine:
         )
         self.metrics.watch_queue(lambda: self.queue.depth)
         self.sources = Sources(kube, self.store, settings.cluster.own_namespace)
-        self.analyst = Analyst(self.sources.find, self._verdict_changed, time.time)
+        self.analyst = Analyst(self.sources.find, self._verdict_changed, clock)
         self.drains = Drains(
             self.sources.activity,
             self.queue.add,
@@ -79,11 +79,11 @@ class Engine:
             analyst=self.analyst,
             drains=self.drains,
             signatures=self.signatures,
-            recorder=Recorder(kube, self.store, self.analyst, time.time),
-            announcer=Announcer(kube, self.metrics, time.time),
+            recorder=Recorder(kube, self.store, self.analyst, clock),
+            announcer=Announcer(kube, self.metrics, clock),
             metrics=self.metrics,
             add_after=self.queue.add_after,
-            clock=time.time,
+            clock=clock,
             rollback_enabled=engine.rollback_enabled,
         )
 

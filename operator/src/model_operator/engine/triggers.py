@@ -7,8 +7,10 @@ that was begun after it, whosever it is, and it takes the signals of its thread 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
@@ -22,6 +24,9 @@ from model_operator.engine.relist import CHILD_KINDS, CHILD_SELECTOR, OWN_KINDS
 from model_operator.engine.sources import users_of
 from model_operator.engine.store import Key, Manifest, Store, owner_of
 
+logger = logging.getLogger(__name__)
+
+_AGAIN_S: Final = 2.0
 _LOGIN_EXPIRES: Final = timedelta(minutes=10)
 _TLS_END_S: Final = 0.1
 
@@ -46,14 +51,23 @@ class Watches:
     _end: threading.Event = field(default_factory=threading.Event)
 
     async def run(self) -> None:
-        """Watch until `stop`; returns early only when watching is not possible."""
+        """Watch until `stop`.
+
+        What Kopf takes for the end, such as a watch that is refused, is an outage like any other:
+        the lists go on, and the watches begin anew. A restart would lose the analyses' memory.
+        """
         loop = asyncio.get_running_loop()
 
         def seen(manifest: Manifest, deleted: bool) -> None:  # noqa: FBT001 - a callback
             loop.call_soon_threadsafe(self._take, manifest, deleted)
 
         registry = _handlers(seen, self.configuration)
-        await asyncio.to_thread(asyncio.run, self._watch(registry))
+        while not self._end.is_set():
+            try:
+                await asyncio.to_thread(asyncio.run, self._watch(registry))
+            except Exception:
+                logger.exception("the watches ended; they begin anew in %.0f s", _AGAIN_S)
+                await asyncio.to_thread(self._end.wait, _AGAIN_S)
 
     def stop(self) -> None:
         """Have `run` return."""
@@ -118,12 +132,20 @@ def _on_event(registry: kopf.OperatorRegistry, resource: Resource, seen: Seen) -
         seen({**kind, **event["object"]}, event["type"] == "DELETED")
 
 
+class _Backoffs:
+    """Pauses between the attempts of one request, seconds: Kopf ends when there is none left."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain((1.0, 1.0, 2.0, 3.0, 5.0), itertools.repeat(5.0))
+
+
 def _settings() -> kopf.OperatorSettings:
     """Watch, and nothing else."""
     settings = kopf.OperatorSettings()
     settings.peering.standalone = True
     settings.scanning.disabled = True
     settings.posting.enabled = False
+    settings.networking.error_backoffs = _Backoffs()
     for resource in CHILD_KINDS:
         selector = (resource.group, resource.api_version.rpartition("/")[2], resource.plural)
         settings.watching.label_selectors[selector] = CHILD_SELECTOR
