@@ -8,6 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 DIGEST = "sha256:" + "8f6c" * 16
+GOLDEN = {
+    "name": "a seven",
+    "inputs": [{"name": "pixels", "datatype": "FP32", "shape": [1, 2], "data": [0, 0.5]}],
+    "outputs": [{"name": "words", "datatype": "BYTES", "shape": [1, 1], "data": [["seven"]]}],
+    "tolerance": {"relative": "0.01", "absolute": "0"},
+}
 _STEP = re.compile(r"[^.\[\]]+")
 
 
@@ -29,6 +35,7 @@ def model_deployment(name: str = "digits") -> dict[str, Any]:
                 "executionProviders": ["CPUExecutionProvider"],
                 "env": [{"name": "LOG", "value": "debug"}],
                 "tolerations": [{"key": "gpu", "operator": "Exists"}],
+                "goldenRequests": [GOLDEN],
             },
             "route": {
                 "parentRefs": [{"name": "main", "namespace": "gateway"}],
@@ -44,6 +51,7 @@ def model_deployment(name: str = "digits") -> dict[str, Any]:
                     {"pause": {}},
                     {"setWeight": {"percent": 50, "duration": "5m"}},
                 ],
+                "preflight": {"signature": "Compatible"},
                 "progressDeadline": "30m",
                 "bake": {"duration": "30m"},
                 "analysis": {
@@ -146,6 +154,7 @@ class Broken:
 _STEPS = "spec.rollout.steps"
 _ANALYSIS = "spec.rollout.analysis"
 _METRICS = f"{_ANALYSIS}.metrics"
+_GOLDEN = "spec.server.goldenRequests"
 _DIGEST_WORDS = "must be sha256: and 64 lower-case hex digits"
 _URI_WORDS = "must be https://HOST/PATH, http://HOST/PATH, pvc://CLAIM/PATH or file:///PATH"
 _STEP_WORDS = "a step has exactly one of setWeight and pause; make two steps of it"
@@ -183,6 +192,17 @@ BROKEN = (
     Broken("spec.server.executionProviders", [], "at least 1 items", "length >= 1"),
     Broken("spec.server.terminationGracePeriod", "0s", _ZERO_WORDS, _ZERO_WORDS),
     Broken("spec.server.imagePullPolicy", "Sometimes", "Unsupported value", "Invalid enum value"),
+    Broken(f"{_GOLDEN}[0].inputs[0].datatype", "FLOAT", "Unsupported value", "Invalid enum value"),
+    Broken(f"{_GOLDEN}[0].inputs[0].shape[0]", -1, "greater than or equal to 0", ">= 0"),
+    Broken(f"{_GOLDEN}[0].inputs", [], "at least 1 items", "length >= 1"),
+    Broken(f"{_GOLDEN}[0].outputs[0].data", "seven", "must be of type array", "Expected `array`"),
+    Broken(f"{_GOLDEN}[0].tolerance.relative", "-1", "relative must be 0", "must be 0 or more"),
+    Broken(f"{_GOLDEN}[0].name", "", "at least 1 chars long", "length >= 1"),
+    Broken(_GOLDEN, [GOLDEN] * 9, "must have at most 8 items", "<= 8"),
+    Broken(
+        _GOLDEN, [GOLDEN] * 2, "Duplicate value", "name of another one", at=f"{_GOLDEN}[1].name"
+    ),
+    Broken("spec.rollout.preflight.signature", "Same", "Unsupported value", "Invalid enum value"),
     Broken(_STEPS, [], "should have at least 1 items", "length >= 1"),
     Broken(f"{_STEPS}[0]", {}, _STEP_WORDS, _STEP_WORDS),
     Broken(f"{_STEPS}[0].pause", {}, _STEP_WORDS, _STEP_WORDS, at=f"{_STEPS}[0]"),

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from msgspec import Meta
 
-from model_operator.api.base import ATOMIC, Decimal, FieldError, Strict, map_by
+from model_operator.api.base import ATOMIC, Decimal, FieldError, Rule, Strict, map_by
 from model_operator.api.plain import to_plain
 
 MAX_GOLDEN_BYTES: Final = 65_536
@@ -42,6 +42,11 @@ class GoldenTensor(Strict, frozen=True, kw_only=True):
 
 class Tolerance(Strict, frozen=True, kw_only=True):
     """How far a floating point number may be off: absolute + relative * |expected|."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = tuple(
+        Rule(f"!has(self.{name}) || double(self.{name}) >= 0.0", f"{name} must be 0 or more")
+        for name in ("relative", "absolute")
+    )
 
     relative: Annotated[
         Decimal, Meta(description="Share of the expected number. Default: '0.001'.")
