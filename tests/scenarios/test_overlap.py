@@ -449,3 +449,22 @@ def test_s54_a_status_lost_with_the_first_revision_on_its_way_is_a_first_create(
     w.lose_status()
     w.serving()
     assert w.route() == {"one": 100}
+
+
+def test_a_gateway_that_takes_its_moment_to_answer_stalls_nothing() -> None:
+    w = world().release("two")
+    for _ in range(200):
+        w.tick()
+        assert w.condition("Stalled")[0] == "False", w.story()
+    assert w.weight("two") == 100
+
+
+def test_s28_a_gateway_that_never_answers_needs_someone() -> None:
+    w = at_weight(world(), "two", 25)
+    w.gateway_up = False
+    w.weights = {"one": 90, "two": 10}
+    w.run(40)
+    assert w.condition("Stalled") == ("True", "RouteNotAccepted")
+    assert w.weight("two") == 25, "no advance"
+    w.gateway_up = True
+    w.run_until(lambda w: w.weight("two") == 100)

@@ -269,7 +269,14 @@ class World:
             )
             in_time = self.now - self.accepted_at >= ROUTE_DELAY_S
             accepted = self.gateway_up and not self.refusal and in_time
-            route = seen.Route(dict(self.weights), accepted, drained, self.mark, self.refusal)
+            route = seen.Route(
+                weights=dict(self.weights),
+                accepted=accepted,
+                drained=drained,
+                rolled_back=self.mark,
+                message=self.refusal or "the gateway has not answered yet",
+                refused=bool(self.refusal),
+            )
         return seen.Observed(
             name="digits",
             generation=1,

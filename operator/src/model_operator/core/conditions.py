@@ -18,6 +18,8 @@ from model_operator.core.decision import Plan
 from model_operator.core.observed import NO_ROOM, Observed
 from model_operator.core.steps import duration_s
 
+GATEWAY_ANSWERS_S = 30.0
+"""A gateway that has not answered for this long, seconds, needs someone."""
 STALLED_STATES = frozenset({"RolledBack", "Failed"})
 STALLED_REASONS = frozenset({"NoHealthyTarget", NO_ROOM})
 
@@ -154,7 +156,7 @@ def _conditions(
     conditions = (
         ("Ready", _ready(status, observed)),
         ("Reconciling", _reconciling(status, spec)),
-        ("Stalled", _stalled(status, observed)),
+        ("Stalled", _stalled(status, observed, now)),
     )
     return tuple(
         _condition(status, observed.generation, now, kind, found) for kind, found in conditions
@@ -191,15 +193,23 @@ def _reconciling(status: ModelDeploymentStatus, spec: ModelDeploymentSpec) -> Fo
     return "False", "Settled", ""
 
 
-def _stalled(status: ModelDeploymentStatus, observed: Observed) -> Found:
+def _stalled(status: ModelDeploymentStatus, observed: Observed, now: float) -> Found:
     rollout, route = status.rollout, observed.route
     if rollout.state in STALLED_STATES:
         return "True", rollout.reason, rollout.message
     if rollout.reason in STALLED_REASONS:
         return "True", rollout.reason, rollout.message
-    if route is not None and not route.accepted and route.message:
+    if route is not None and not route.accepted and (route.refused or _long_silent(status, now)):
         return "True", "RouteNotAccepted", route.message
     return "False", "Healthy", ""
+
+
+def _long_silent(status: ModelDeploymentStatus, now: float) -> bool:
+    """Whether a rollout has waited for a gateway that says nothing, longer than any needs."""
+    candidate = status.candidate
+    if candidate is None or candidate.waiting_since_time is None:
+        return False
+    return now - parse_time(candidate.waiting_since_time) >= GATEWAY_ANSWERS_S
 
 
 def _condition(

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from model_operator.api.labels import ROLLED_BACK
 from model_operator.api.parse import to_manifest
@@ -80,10 +80,12 @@ class Acceptance:
 
     Attributes:
         accepted: Every parent accepts it and resolves its references at this generation.
-        message: What is missing otherwise.
+        refused: A parent said no, at this generation; otherwise it has not answered yet.
+        message: What is missing.
     """
 
     accepted: bool
+    refused: bool = False
     message: str = ""
 
 
@@ -124,22 +126,26 @@ def read_acceptance(route: Manifest) -> Acceptance:
         label = f"{ref.get('kind', 'Gateway')} {ref.get('namespace', namespace)}/{ref['name']}"
         if status is None:
             return Acceptance(accepted=False, message=f"{label} has not answered yet")
-        problem = _problem(status.get("conditions") or (), generation)
-        if problem:
-            return Acceptance(accepted=False, message=f"{label}: {problem}")
+        answer = _answer(status.get("conditions") or (), generation)
+        if not answer.accepted:
+            return replace(answer, message=f"{label}: {answer.message}")
     return Acceptance(accepted=True)
 
 
-def _problem(conditions: list[Manifest] | tuple[Manifest, ...], generation: int) -> str:
+def _answer(conditions: Sequence[Manifest], generation: int) -> Acceptance:
+    """What one parent says."""
     for kind in ("Accepted", "ResolvedRefs"):
         condition = next((found for found in conditions if found["type"] == kind), None)
         if condition is None:
-            return f"{kind} is not known yet"
+            return Acceptance(accepted=False, message=f"{kind} is not known yet")
         if condition.get("observedGeneration", 0) < generation:
-            return f"{kind} is not known yet for generation {generation}"
+            message = f"{kind} is not known yet for generation {generation}"
+            return Acceptance(accepted=False, message=message)
         if condition["status"] != "True":
-            return f"{kind} is {condition['status']}: {condition.get('message', '')}"
-    return ""
+            said = (condition.get("reason", ""), condition.get("message", ""))
+            message = f"{kind} is {condition['status']}: {': '.join(filter(None, said))}"
+            return Acceptance(accepted=False, refused=True, message=message)
+    return Acceptance(accepted=True)
 
 
 def _parent_key(ref: Manifest, namespace: str) -> tuple[object, ...]:

@@ -57,6 +57,7 @@ class Route:
         rolled_back: Start time of the rollout that the last rollback took off this route. It
             survives an operator that dies between the route's write and the status's.
         message: What a parent says when it did not accept.
+        refused: It did say no; otherwise it has not answered yet.
     """
 
     weights: Mapping[str, int]
@@ -64,6 +65,7 @@ class Route:
     drained: frozenset[str] = frozenset()
     rolled_back: str | None = None
     message: str = ""
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

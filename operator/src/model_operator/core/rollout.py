@@ -9,7 +9,7 @@ from __future__ import annotations
 from model_operator.api.times import parse_time
 from model_operator.api.types import ModelDeploymentSpec, ModelDeploymentStatus, replace
 from model_operator.core.allocation import make_plan
-from model_operator.core.conditions import complete
+from model_operator.core.conditions import GATEWAY_ANSWERS_S, complete
 from model_operator.core.decision import BakeEnded, Decision, Plan
 from model_operator.core.introduction import first, start, superseded
 from model_operator.core.observed import Judgement, Observed
@@ -129,7 +129,10 @@ def _next_s(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, now: float
                 due.append(duration - elapsed_s(candidate, now))
         if candidate.waiting_since_time is not None:
             waited = now - parse_time(candidate.waiting_since_time)
-            due.append(spec.rollout.progress_deadline.seconds - waited)
+            due += [
+                limit - waited
+                for limit in (spec.rollout.progress_deadline.seconds, GATEWAY_ANSWERS_S)
+            ]
         if candidate.insufficient_since_time is not None:
             waited = now - parse_time(candidate.insufficient_since_time)
             limits = (patience_s(spec), spec.rollout.analysis.on_insufficient.hold.seconds)

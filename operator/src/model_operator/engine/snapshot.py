@@ -125,6 +125,7 @@ def read_route(manifest: Manifest, drained: frozenset[str]) -> Route:
         drained=frozenset(r for r in drained if weights.get(r, 0) == 0),
         rolled_back=read_mark(manifest),
         message=acceptance.message,
+        refused=acceptance.refused,
     )
 
 
