@@ -96,7 +96,7 @@ def _i1_weights_add_up(witness: Witness) -> Iterator[str]:
             continue
         plans = witness.plans(candidate.digest, seen.at)
         highest = max((max(plan, default=0) for plan in plans), default=FULL_PERCENT)
-        if candidate.percent > highest:
+        if candidate.percent > highest and not candidate.warm:
             yield (
                 f"I1: {candidate.revision} was planned at {candidate.percent} % "
                 f"{witness.clock(seen.at)}, its steps say at most {highest} %"

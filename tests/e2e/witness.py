@@ -112,7 +112,10 @@ class Witness:
         return spans
 
     def rises(self) -> Iterator[Rise]:
-        """Rises of candidates beside a stable revision, the last one to everything among them."""
+        """Rises of candidates beside a stable revision, the last one to everything among them.
+
+        A revision that was stable before and is still warm needs no steps and no verdict.
+        """
         trials = [
             (seen.at, seen.status.candidate)
             for seen in self.history.statuses
@@ -124,7 +127,9 @@ class Witness:
                 # NB: a promotion is in status before it is on the route
                 last = [seen for seen in self.history.statuses if seen.at <= span.start][-2:]
                 roles = [seen.status.candidate for seen in last]
-                on_trial = any(role and role.revision == revision for role in roles)
+                on_trial = any(
+                    role and role.revision == revision and not role.warm for role in roles
+                )
                 if before.percent < span.percent and on_trial:
                     yield Rise(span.start, revision, digest, before.percent, span.percent)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,10 +20,12 @@ from model_operator.core import rollback as rollback_module
 from model_operator.core import rollout as rollout_module
 from model_operator.core.decision import (
     BakeEnded,
+    Decision,
     HoldBegan,
     HoldEnded,
     Promoted,
     RolledBack,
+    StepEntered,
     Superseded,
 )
 from model_operator.core.observed import (
@@ -38,7 +41,7 @@ from model_operator.core.rollout import decide
 from model_operator.core.verdict import Outcome
 from model_operator.core.view import View, trial
 from tests.builders import NOW, judgement, pause, spec, weight
-from tests.invariants import Ledger, Moment, check
+from tests.invariants import INVARIANTS, Ledger, Moment, check
 
 STEPS = (
     (weight(5), weight(25), weight(50)),
@@ -65,18 +68,24 @@ HAPPENINGS = st.one_of(
     st.just(Happening("settle")),
     st.integers(1, 8).map(lambda times: Happening("march", times)),
     st.integers(1, 8).map(lambda times: Happening("march", times)),
+    st.just(Happening("lull")),
     st.sampled_from(REVISIONS).map(lambda r: Happening("target", r)),
     st.tuples(st.sampled_from(REVISIONS), st.integers(0, 3)).map(lambda p: Happening("ready", p)),
     st.sampled_from(REVISIONS).map(lambda r: Happening("definite failure", r)),
     st.booleans().map(lambda accepted: Happening("accepted", accepted)),
     st.just(Happening("route deleted")),
     st.just(Happening("drift")),
+    st.sampled_from(REVISIONS).map(lambda r: Happening("stray", r)),
     st.integers(1, 4).map(lambda n: Happening("replicas", n)),
     st.tuples(st.sampled_from(["promote", "retry", "abort"]), st.sampled_from(REVISIONS)).map(
         lambda p: Happening("request", p)
     ),
 )
 HISTORIES = st.tuples(st.sampled_from(STEPS), st.lists(HAPPENINGS, min_size=5, max_size=60))
+
+
+class RestlessError(AssertionError):
+    """The decisions change something again and again."""
 
 
 class World:
@@ -148,6 +157,11 @@ class World:
                 self.weights = None
             case "drift", _ if self.weights:
                 self.weights = dict.fromkeys(self.weights, 0) | {self.target: 100}
+            case "stray", revision if self.weights and revision not in self.weights:
+                # what has not left the route yet, just when the next step is due
+                self.weights = self.weights | {revision: 10}
+                self.settle()
+                self.now += 31.0
             case "replicas", count:
                 self.spec = spec(*self.spec.rollout.steps, replicas=count)
             case "request", (action, revision):
@@ -160,24 +174,54 @@ class World:
             observed, judged = self.observed(), self.judge()
             decision = decide(self.spec, self.status, observed, judged, self.now)
             yield Moment(self.spec, self.status, observed, judged, self.now, decision)
-            self.status = decision.status
-            for revision, replicas in decision.plan.replicas.items():
-                known = self.workloads.get(revision, Workload(0, 0))
-                ready = min(known.ready, replicas)
-                self.workloads[revision] = replace(known, replicas=replicas, ready=ready)
-            for revision in set(self.workloads) - set(decision.plan.replicas):
-                del self.workloads[revision]
-            if decision.plan.weights:
-                self.weights = dict(decision.plan.weights)
-                self.mark = decision.plan.rolled_back
+            self.write_status(decision)
+            self.write_workloads(decision)
+            self.write_route(decision)
             if not decision.transitions:
                 return
-        pytest.fail("the decisions do not come to rest")
+        raise RestlessError
+
+    def write_status(self, decision: Decision) -> None:
+        self.status = decision.status
+
+    def write_workloads(self, decision: Decision) -> None:
+        for revision, replicas in decision.plan.replicas.items():
+            known = self.workloads.get(revision, Workload(0, 0))
+            ready = min(known.ready, replicas)
+            self.workloads[revision] = replace(known, replicas=replicas, ready=ready)
+        for revision in set(self.workloads) - set(decision.plan.replicas):
+            del self.workloads[revision]
+
+    def write_route(self, decision: Decision) -> None:
+        if decision.plan.weights:
+            self.weights = dict(decision.plan.weights)
+            self.mark = decision.plan.rolled_back
+
+    def restarted(self) -> tuple[Any, ...]:
+        """Where it comes to rest when another operator goes on, which knows no verdict."""
+        self.outcome = self.judged = None
+        list(self.moments())
+        status = self.status
+        roles = (status.stable, status.candidate, status.former)
+        return (
+            self.weights,
+            [role.revision if role is not None else None for role in roles],
+            (status.candidate.step, status.candidate.percent) if status.candidate else None,
+            {entry.revision for entry in status.rolled_back},
+        )
 
 
 def flatten(happenings: list[Happening]) -> Iterator[Happening]:
-    """A march is good days in a row, without which no history would get as far as a bake."""
+    """A march is good days in a row, without which no history would get as far as a bake.
+
+    A lull is a metrics source that fails for a while.
+    """
     for happening in happenings:
+        if happening.kind == "lull":
+            yield Happening("verdict", Outcome.ERROR)
+            yield Happening("time", 3.0)
+            yield Happening("verdict", Outcome.PASS)
+            continue
         if happening.kind != "march":
             yield happening
             continue
@@ -188,7 +232,10 @@ def flatten(happenings: list[Happening]) -> Iterator[Happening]:
             yield Happening("time", 31.0)
 
 
-def run(history: tuple[Any, list[Happening]], reached: Counter[str] | None = None) -> None:
+def play(
+    history: tuple[Any, list[Happening]], which: Collection[str] = tuple(INVARIANTS)
+) -> Iterator[tuple[World, Moment]]:
+    """Live through a history; the world as it was when each of its decisions was made."""
     steps, happenings = history
     world, ledger = World(spec(*steps)), Ledger()
     # a first revision that serves and a second that is on its way, so that histories begin late
@@ -196,10 +243,28 @@ def run(history: tuple[Any, list[Happening]], reached: Counter[str] | None = Non
     opening += [Happening("settle"), Happening("time", 1.0)]
     for happening in [*opening, *flatten(happenings)]:
         world.happen(happening)
-        for moment in world.moments():
-            check(moment, ledger)
-            if reached is not None:
-                reached.update(type(t).__name__ for t in moment.decision.transitions)
+        try:
+            for moment in world.moments():
+                check(moment, ledger, which)
+                yield world, moment
+        except RestlessError:
+            if "I8" in which:
+                raise
+            return
+
+
+def i7_a_crash_changes_nothing(world: World, moment: Moment) -> None:
+    """Killed after its first write, an operator leaves what another one brings to the same end.
+
+    The first write is the route where weight is taken away, otherwise the status.
+    """
+    decision = moment.decision
+    whole, broken_off = copy.deepcopy(world), copy.deepcopy(world)
+    for write in (whole.write_status, whole.write_workloads, whole.write_route):
+        write(decision)
+    first = broken_off.write_route if decision.route_first else broken_off.write_status
+    first(decision)
+    assert broken_off.restarted() == whole.restarted()
 
 
 PROFILE = settings(
@@ -218,12 +283,29 @@ def test_every_generated_history_keeps_the_invariants() -> None:
     @PROFILE
     @given(HISTORIES)
     def holds(history: tuple[Any, list[Happening]]) -> None:
-        run(history, reached)
+        for _, moment in play(history):
+            reached.update(type(t).__name__ for t in moment.decision.transitions)
 
     holds()
     # a generator that never got there would pass as well
     for kind in (RolledBack, HoldBegan, HoldEnded, Superseded, Promoted, BakeEnded):
         assert reached[kind.__name__] >= 10, reached
+
+
+def test_an_operator_that_dies_leaves_what_another_one_brings_to_the_same_end() -> None:
+    crashed: Counter[str] = Counter()
+
+    @PROFILE
+    @given(HISTORIES)
+    def holds(history: tuple[Any, list[Happening]]) -> None:
+        for world, moment in play(history, which=()):
+            if moment.decision.transitions:
+                i7_a_crash_changes_nothing(world, moment)
+                crashed.update(type(t).__name__ for t in moment.decision.transitions)
+
+    holds()
+    for kind in (RolledBack, Superseded, StepEntered, Promoted, BakeEnded):
+        assert crashed[kind.__name__] >= 10, crashed
 
 
 def _too_much_weight(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,23 +348,100 @@ def _gate_before_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout_module, "rollback", gated)
 
 
+def _weight_without_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(View, "needed", lambda *_: 0)
+
+
+def _pods_gone_before_the_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocation, "_leaving", lambda *_: {})
+
+
+def _stable_below_its_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocation, "floor", lambda *_: 1)
+
+
+def _weight_beside_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (introduction_module, progress_module):
+        monkeypatch.setattr(module, "foreign_weight", lambda *_: False)
+        monkeypatch.setattr(progress_module, "_unconfirmed", lambda *_: None)
+
+
+def _comes_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout_module, "_next_s", lambda *_: 0.0)
+
+
+def _drift_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = allocation.make_plan
+
+    def lenient(the_spec: Any, status: Any, observed: Observed, *, mark: str | None) -> Any:
+        made = plan(the_spec, status, observed, mark=mark)
+        live = observed.route.weights if observed.route is not None else {}
+        return replace(made, weights=live) if set(live) == set(made.weights) else made
+
+    monkeypatch.setattr(rollout_module, "make_plan", lenient)
+
+
+def _silent_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
+    loud = rollback_module.rollback
+
+    def silent(view: View) -> Any:
+        change = loud(view)
+        return replace(change, transitions=()) if change is not None else None
+
+    monkeypatch.setattr(rollout_module, "rollback", silent)
+
+
+def _no_mark_on_the_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = allocation.make_plan
+
+    def unmarked(the_spec: Any, status: Any, observed: Observed, *, mark: str | None) -> Any:
+        del mark
+        return plan(the_spec, status, observed, mark=None)
+
+    monkeypatch.setattr(rollout_module, "make_plan", unmarked)
+
+
 @pytest.mark.parametrize(
-    "seed",
+    ("invariant", "seed"),
     [
-        pytest.param(_too_much_weight, id="I1"),
-        pytest.param(_rise_without_a_verdict, id="I2"),
-        pytest.param(_failure_forgotten, id="I4"),
-        pytest.param(_errors_count_as_missing_data, id="I11"),
-        pytest.param(_gate_before_rollback, id="I12"),
+        ("I1", _too_much_weight),
+        ("I2", _rise_without_a_verdict),
+        ("I3", _weight_without_pods),
+        ("I4", _failure_forgotten),
+        ("I5", _pods_gone_before_the_route),
+        ("I5", _stable_below_its_floor),
+        ("I6", _weight_beside_a_stranger),
+        ("I8", _comes_again_at_once),
+        ("I9", _drift_is_taken_over),
+        ("I10", _silent_rollback),
+        ("I11", _errors_count_as_missing_data),
+        ("I12", _gate_before_rollback),
     ],
 )
-def test_a_seeded_bug_is_caught(seed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_seeded_bug_is_caught_by_its_own_invariant(
+    invariant: str, seed: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     seed(monkeypatch)
 
     @PROFILE
     @given(HISTORIES)
     def holds(history: tuple[Any, list[Happening]]) -> None:
-        run(history)
+        for _ in play(history, which=(invariant,)):
+            pass
+
+    with pytest.raises(AssertionError):
+        holds()
+
+
+def test_i7_catches_a_rollback_that_a_crash_undoes(monkeypatch: pytest.MonkeyPatch) -> None:
+    _no_mark_on_the_route(monkeypatch)
+
+    @PROFILE
+    @given(HISTORIES)
+    def holds(history: tuple[Any, list[Happening]]) -> None:
+        for world, moment in play(history, which=()):
+            if moment.decision.transitions:
+                i7_a_crash_changes_nothing(world, moment)
 
     with pytest.raises(AssertionError):
         holds()
