@@ -13,7 +13,7 @@ export KUBECONFIG ?= $(CACHE)/cluster/kubeconfig
 export MODEL_OPERATOR_TOOLS ?= $(CACHE)/bin
 
 .PHONY: help setup demo test test-full test-unit test-scenarios test-apiserver test-chart test-e2e \
-	check verify lint images tools cluster-up cluster-down generate lock bench
+	scenarios-report check verify lint images tools cluster-up cluster-down generate lock bench
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ test-chart: tools ## Tests of the Helm chart
 
 test-e2e: cluster-up images ## Tests on the kind cluster
 	$(PYTEST) tests/e2e
+
+scenarios-report: setup ## Show for each scenario its tier, its tests and their last result
+	@$(BIN)/python hack/scenarios_report.py
 
 check: setup ## Everything quick: format, lint, types, layers, generated files (under a minute)
 	@$(BIN)/ruff format --check -q .
