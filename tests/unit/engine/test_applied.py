@@ -137,6 +137,30 @@ def test_an_atomic_list_is_ours_as_a_whole(live: Manifest) -> None:
     assert not is_applied(DESIRED, live)
 
 
+def with_list(name: str, items: list[Manifest]) -> tuple[Manifest, Manifest]:
+    """An object with an atomic list that we own as a whole, as it is desired and as it is live."""
+    metadata: Manifest = {"labels": {"app": "digits"}}
+    fields = {"f:metadata": {"f:labels": {"f:app": {}}}, "f:spec": {f"f:{name}": {}}}
+    manager = {"manager": "model-operator", "operation": "Apply", "fieldsV1": fields}
+    desired: Manifest = {"metadata": metadata, "spec": {name: items}}
+    live = copy.deepcopy(desired)
+    live["metadata"]["managedFields"] = [manager]
+    return desired, live
+
+
+def test_a_field_of_an_atomic_item_that_is_not_wanted_any_more_needs_one() -> None:
+    desired, live = with_list("parentRefs", [{"name": "main"}])
+    assert is_applied(desired, live)
+    live["spec"]["parentRefs"][0]["sectionName"] = "http"
+    assert not is_applied(desired, live)
+
+
+def test_defaults_of_references_in_the_environment_need_no_apply() -> None:
+    desired, live = with_list("env", [{"fieldRef": {"fieldPath": "status.podIP"}}])
+    live["spec"]["env"][0]["fieldRef"]["apiVersion"] = "v1"
+    assert is_applied(desired, live)
+
+
 def test_a_changed_owner_reference_needs_one(live: Manifest) -> None:
     live["metadata"]["ownerReferences"][0]["controller"] = False
     assert not is_applied(DESIRED, live)

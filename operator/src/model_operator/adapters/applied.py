@@ -19,6 +19,9 @@ from model_operator.api.labels import FIELD_MANAGER
 Manifest = dict[str, Any]
 
 _IDENTITY: Final = frozenset({"name", "namespace"})
+_DEFAULTS: Final = {"apiVersion": "v1", "divisor": "0"}
+"""What the server adds to references in a pod's environment. A default that is missing here costs
+an apply that changes nothing."""
 _QUANTITIES: Final = frozenset({"requests", "limits"})
 
 
@@ -105,10 +108,15 @@ def _find(items: list[Any], key: Manifest) -> Manifest | None:
 
 
 def _same(desired: Any, live: Any, *, quantity: bool = False) -> bool:
-    """Whether a value that is owned as a whole is live; the server may have added defaults."""
+    """Whether a value that is owned as a whole is live; the server may have added a default.
+
+    What else is in it is not wanted any more: nobody but us can have put it there.
+    """
     if isinstance(desired, dict):
-        return isinstance(live, dict) and all(
-            key in live and _same(value, live[key]) for key, value in desired.items()
+        return (
+            isinstance(live, dict)
+            and all(key in live and _same(value, live[key]) for key, value in desired.items())
+            and all(_DEFAULTS.get(key) == live[key] for key in live.keys() - desired.keys())
         )
     if isinstance(desired, list):
         return (

@@ -33,4 +33,5 @@ class HttpRouteTraffic:
         if is_applied(desired, live):
             return None
         version = live["metadata"]["resourceVersion"]
-        return await self._kube.apply(desired, resource_version=version)
+        written = await self._kube.apply(desired, resource_version=version)
+        return None if written["metadata"]["resourceVersion"] == version else written
