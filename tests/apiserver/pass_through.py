@@ -23,6 +23,7 @@ from aiohttp import web
 _READS: Final = frozenset({"GET"})
 _REQUEST_HEADERS: Final = ("Accept", "Authorization", "Content-Type")
 _LONGEST_S: Final = 60.0
+_TLS_END_S: Final = 0.1
 
 
 @dataclass(slots=True)
@@ -180,6 +181,8 @@ class PassThrough:
         await runner.cleanup()
         if self._session is not None:
             await self._session.close()
+            # the client does not wait for its TLS connections to end
+            await asyncio.sleep(_TLS_END_S)
 
 
 @asynccontextmanager
