@@ -41,6 +41,8 @@ def draw(history: History, format_: str) -> bytes:
         names = _names(history)
         bins = _bins(history)
         _draw_weights(weights, history, names)
+        if weights.get_lines():
+            figure.legend(loc="outside upper center", ncols=3, frameon=False)
         _draw_answers(answers, bins, names)
         _draw_errors(errors, bins, names)
         _draw_latency(latency, bins, names)
@@ -109,8 +111,6 @@ def _draw_weights(axes: Axes, history: History, names: Mapping[str, str]) -> Non
     axes.set_ylabel("traffic weight, %")
     axes.set_ylim(-4, 112)
     axes.grid(alpha=0.25)
-    if axes.get_lines():
-        axes.legend(loc="center left", framealpha=0.9)
 
 
 def _on_the_route(spans: list[Span]) -> list[Span]:
@@ -148,7 +148,8 @@ def _draw_errors(
     base: dict[float, float] = defaultdict(float)
     for name in [*names, *(other for other in bins if other not in names)]:
         failing = {second: b.errors for second, b in sorted(bins.get(name, {}).items()) if b.errors}
-        label = names.get(name, "no revision answered" if name == GATEWAY else name)
+        # revisions have their names above the picture
+        label = None if name in names else "no revision answered" if name == GATEWAY else name
         axes.bar(
             list(failing), [count / BIN_S for count in failing.values()], BIN_S,
             bottom=[base[second] for second in failing], align="edge",
@@ -159,9 +160,9 @@ def _draw_errors(
     axes.set_ylabel("errors/s")
     axes.set_ylim(0, max([1.0, *base.values()]) * 1.15)
     axes.grid(alpha=0.25)
-    if base:
+    if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper left", framealpha=0.9)
-    else:
+    if not base:
         axes.text(0.5, 0.5, "no request failed", transform=axes.transAxes, ha="center", va="center")
 
 

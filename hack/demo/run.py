@@ -23,7 +23,7 @@ READY_TIMEOUT_S = 90.0
 READY_S = 10.0
 """A version's pods are ready after about this time."""
 
-BAD_FOUND_S = 20.0
+BAD_FOUND_S = 30.0
 BAKE_S = 10.0
 PATIENT_TIMEOUT_S = 900.0
 PATIENT_S = 140.0
@@ -148,7 +148,7 @@ def run(options: Options, console: Console) -> bool:
         for model in models.versions:
             if model.version in shown:
                 screen.say(_introduction(model))
-        screen.say(f"it takes about {_about_min(options, models):.0f} minutes from here")
+        screen.say(f"it takes about {_about_min(options, models):.0f} min from here")
         _prepare(options, models, screen)
         api = connect()
         with Recorder(
@@ -280,7 +280,9 @@ def is_settled(history: History, applied: Applied) -> bool:
 def _introduction(model: TrainedModel) -> str:
     text = f"  version {model.version}: {model.title}, accuracy {model.accuracy:.1%}"
     if model.flaw:
-        text += f"; {model.flaw}: {model.failing_share:.0%} of the test images fail"
+        text += f"; {model.flaw}"
+    if model.failing_share:
+        text += f": {model.failing_share:.0%} of the test images fail"
     return text
 
 
