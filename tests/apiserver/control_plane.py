@@ -16,7 +16,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -29,6 +29,7 @@ from hack.cluster.layout import cache_root
 from hack.cluster.process import Runner
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
@@ -121,6 +122,15 @@ class ControlPlane:
             f"--controllers={','.join(_CONTROLLERS)}",
             "--concurrent-gc-syncs=4",
         )
+
+    @contextmanager
+    def stopped(self, name: str) -> Iterator[None]:
+        """Stop one of its processes, as on a node that hangs; it goes on after the block."""
+        self._processes[name].send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._processes[name].send_signal(signal.SIGCONT)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl as the administrator and return what it printed.

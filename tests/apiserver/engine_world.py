@@ -32,6 +32,7 @@ from model_operator.adapters.kube import (
     NotFoundError,
     Resource,
     ServerError,
+    ThrottledError,
     UnreachableError,
     load_configuration,
 )
@@ -63,6 +64,7 @@ __all__ = [
 
 Manifest = dict[str, Any]
 _TICK_S: Final = 0.05
+_AWAY: Final = (ConflictError, NotFoundError, UnreachableError, ServerError, ThrottledError)
 
 
 class Feeds:
@@ -88,12 +90,22 @@ class World:
         self.gateway = Gateway(kube, feeds.routes, self.kubelet, namespace)
 
     async def play(self) -> None:
+        # requests go on while the API is away: no real data plane waits for it either
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._clients())
+            group.create_task(self._controllers())
+
+    async def _clients(self) -> None:
         last = time.monotonic()
         while True:
+            await asyncio.sleep(_TICK_S)
             now = time.monotonic()
             self.gateway.send(now - last)
             last = now
-            with suppress(ConflictError, NotFoundError, UnreachableError, ServerError):
+
+    async def _controllers(self) -> None:
+        while True:
+            with suppress(*_AWAY):
                 await self.kubelet.sync()
                 await self.gateway.sync()
             await asyncio.sleep(_TICK_S)
@@ -197,7 +209,7 @@ class World:
         """Wait for the world to become so; seconds that it took."""
         begun = time.monotonic()
         while time.monotonic() - begun < timeout_s:
-            with suppress(NotFoundError, UnreachableError, ServerError):
+            with suppress(*_AWAY):
                 if await condition():
                     return time.monotonic() - begun
             await asyncio.sleep(_TICK_S)

@@ -35,7 +35,7 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
 class Fault(enum.Enum):
-    """What happens to a call. `LOST` ones are carried out, and nobody is told."""
+    """What happens to a call."""
 
     CONFLICT = "409"
     THROTTLED = "429"
@@ -51,7 +51,8 @@ _ANSWERS: Final = {
     Fault.THROTTLED: (429, "TooManyRequests", "too many requests, please try again later"),
     Fault.ERROR: (500, "InternalError", "etcdserver: request timed out"),
 }
-_LOST: Final = (Fault.LOST_BY_RESET, Fault.LOST_BY_HANG)
+LOST: Final = (Fault.LOST_BY_RESET, Fault.LOST_BY_HANG)
+"""Faults of calls that are carried out, and nobody is told."""
 _HANGING: Final = (Fault.HANG, Fault.LOST_BY_HANG)
 
 
@@ -62,6 +63,7 @@ class Call:
     Attributes:
         namespace: Of its path; empty for none.
         kind: What it is about, in the plural.
+        selector: Of labels.
         watcher: Whether the watch layer asks, rather than the engine's own client.
         watch: Whether it is a watch.
         listing: Whether it is a list.
@@ -71,6 +73,7 @@ class Call:
     path: str
     namespace: str
     kind: str
+    selector: str
     watcher: bool
     watch: bool
     listing: bool
@@ -82,6 +85,7 @@ class Watching(enum.Enum):
     OPEN = "let through"
     CUT = "reset at once"
     GONE = "begun, and then told that the version is too old"
+    REFUSED = "refused with 410"
 
 
 @dataclass(slots=True)
@@ -89,13 +93,15 @@ class FaultProxy:
     """Answers on one port for the API server.
 
     Attributes:
-        fault: Asked about every call, and told nothing else: None lets it through.
+        server: Address of the API server.
+        certificate: Path of its certificate.
+        fault: Asked about every call; None lets it through.
         watching: What becomes of watches from now on; `cut` ends those that run.
         stale: Whether a call gets the copy of its list that was seen first since `remember`.
     """
 
     server: str
-    certificate: str
+    certificate: str | None
     fault: Callable[[Call], Fault | None] = lambda _call: None
     watching: Watching = Watching.OPEN
     stale: Callable[[Call], bool] = lambda _call: False
@@ -152,7 +158,7 @@ class FaultProxy:
         if fault in _ANSWERS:
             return _answer(*_ANSWERS[fault])
         answer: web.StreamResponse | None = None
-        if fault is None or fault in _LOST:
+        if fault is None or fault in LOST:
             answer = await (self._watch(request) if call.watch else self._pass_on(request, call))
         if fault is None and answer is not None:
             return answer
@@ -175,6 +181,8 @@ class FaultProxy:
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         if self.watching is Watching.CUT:
             return _reset(request)
+        if self.watching is Watching.REFUSED:
+            return _answer(410, "Expired", "too old resource version")
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         if self.watching is Watching.GONE:
             await response.prepare(request)
@@ -224,6 +232,7 @@ def _call(request: web.Request) -> Call:
         path=request.path,
         namespace=namespace,
         kind=kind_and_name[0] if kind_and_name else "",
+        selector=request.query.get("labelSelector", ""),
         watcher=request.headers.get("User-Agent", "").startswith(_WATCHER),
         watch=watch,
         listing=request.method == "GET" and len(kind_and_name) == 1 and not watch,

@@ -43,7 +43,7 @@ class Informer:
         async with aiohttp.ClientSession(
             self.configuration.host,
             connector=aiohttp.TCPConnector(ssl=context),
-            headers={"Authorization": token},
+            headers={"Authorization": token or ""},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
             read_bufsize=_LONGEST_LINE_BYTES,
         ) as session:

@@ -92,6 +92,7 @@ class Lane:
         self.rollout = Rollout(good=True, k=0, fault=None)
         self.statuses: list[Manifest] = []
         self.moments: list[Moment] = []
+        self.timeout_s = _ROLLOUT_TIMEOUT_S
         self._seeds = itertools.count(1)
 
     # --------------------------------------------------------------------------- what is arranged
@@ -105,8 +106,16 @@ class Lane:
         await self.world.create(manifest)
         await self._until("it serves", self._serves)
 
-    async def play(self, *, good: bool, k: int = 0, fault: Fault | None = None) -> Rollout:
+    async def play(
+        self,
+        *,
+        good: bool,
+        k: int = 0,
+        fault: Fault | None = None,
+        timeout_s: float = _ROLLOUT_TIMEOUT_S,
+    ) -> Rollout:
         """Roll a new model out to the end, and hold the end against what it must be."""
+        self.timeout_s = timeout_s
         seed = next(self._seeds)
         self.world.behaviours[digest(seed)] = Behaviour(error_share=0.0 if good else 0.5)
         old = self.status["stable"]["revision"]
@@ -149,7 +158,7 @@ class Lane:
         return self.statuses[-1] if self.statuses else {}
 
     def _serves(self) -> bool:
-        return condition(self.status, "Ready")["status"] == "True"
+        return bool(condition(self.status, "Ready")["status"] == "True")
 
     def _candidate(self) -> str:
         for status in self.statuses:
@@ -168,15 +177,20 @@ class Lane:
             found["metadata"]["name"] for found in self.views.deployments.of(self.world.namespace)
         }
         state = "Idle" if rollout.good else "RolledBack"
-        return self.status["rollout"]["state"] == state and deployments == {left}
+        settled = self.status.get("traffic") == [_all_traffic(left)]
+        return self.status["rollout"]["state"] == state and deployments == {left} and settled
 
     def _rests(self) -> bool:
         return time.monotonic() - self.rollout.last_call > _REST_S
 
+    async def until_weight(self) -> None:
+        """Wait until the present rollout's candidate is on the traffic."""
+        await self._until("it has weight", lambda: len(self.world.weights_seen) > 1)
+
     async def _until(self, what: str, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _ROLLOUT_TIMEOUT_S
+        deadline = time.monotonic() + self.timeout_s
         while not condition():
-            assert time.monotonic() < deadline, f"not within {_ROLLOUT_TIMEOUT_S} s: {what}"
+            assert time.monotonic() < deadline, f"not within {self.timeout_s} s: {what}"
             await asyncio.sleep(_POLL_S)
 
     # ------------------------------------------------------------------------------- what must be
@@ -197,8 +211,6 @@ class Lane:
         assert {status["rollout"]["state"]: status["rollout"]["reason"]} == state
         assert condition(status, "Ready")["status"] == "True"
         assert condition(status, "Stalled")["status"] == str(not rollout.good)
-        traffic = {"revision": stable, "desiredPercent": 100, "confirmedPercent": 100}
-        assert status["traffic"] == [traffic]
         rolled_back = [entry["revision"] for entry in status.get("rolledBack", ())]
         assert rolled_back.count(rollout.new) == (not rollout.good)
         for kind, names in (
@@ -247,6 +259,10 @@ class Views:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.mdeps.run())
             group.create_task(self.deployments.run())
+
+
+def _all_traffic(revision: str) -> Manifest:
+    return {"revision": revision, "desiredPercent": 100, "confirmedPercent": 100}
 
 
 def _roles(status: Manifest) -> tuple[str, str, str]:

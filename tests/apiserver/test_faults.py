@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from tests.apiserver.control_plane import ControlPlane
-from tests.apiserver.fault_proxy import Fault
+from tests.apiserver.fault_proxy import LOST, Fault
 from tests.apiserver.lanes import Lane, Rollout, lanes_behind
 
 _LANES: Final = 8
@@ -83,7 +83,7 @@ def _lowering_calls(rollout: Rollout) -> int:
         number
         for number, call in enumerate(after, start=1)
         if (call.method, call.kind) == ("PATCH", "httproutes")
-        and rollout.decided_at + number != rollout.k
+        and (rollout.decided_at + number != rollout.k or rollout.fault in LOST)
     ]
     return writes[0]
 

@@ -99,7 +99,9 @@ class FakeKube:
         """Write an object as anybody might."""
         key = (manifest["kind"], manifest["metadata"]["name"])
         live = self._objects.get(key)
-        before: Manifest = live["metadata"] if live else {"uid": f"uid-{key[1]}", "generation": 0}
+        version = next(self._versions)
+        new = {"uid": f"uid-{version}", "generation": 0}
+        before: Manifest = live["metadata"] if live else new
         spec_changed = live is None or live.get("spec") != manifest.get("spec")
         metadata = {
             "creationTimestamp": "2026-01-01T00:00:00Z",
@@ -107,7 +109,7 @@ class FakeKube:
             **manifest["metadata"],
             "uid": before["uid"],
             "generation": before["generation"] + spec_changed,
-            "resourceVersion": str(next(self._versions)),
+            "resourceVersion": str(version),
         }
         written = copy.deepcopy({**manifest, "metadata": metadata})
         self._objects[key] = written

@@ -41,10 +41,15 @@ ROLLOUT = {
 }
 
 
+def wall_time() -> float:
+    return NOW + asyncio.get_running_loop().time()
+
+
 class World:
     """The engine without watches and HTTP, in virtual time."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self.now = clock or wall_time
         self.kube = FakeKube()
         self.store = Store()
         self.bad_share = 0.0
@@ -83,10 +88,6 @@ class World:
         self.kube._objects, self.kube._versions = kube._objects, kube._versions
         for written in list(kube._objects.values()):
             self._changed(written, False)  # noqa: FBT003 - as the watches do
-
-    @staticmethod
-    def now() -> float:
-        return NOW + asyncio.get_running_loop().time()
 
     async def query(self, query: Query, *, timeout_s: float) -> Samples:
         """Ten requests a second, a share of them bad."""
@@ -194,8 +195,8 @@ class World:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[World]:
-    world = World()
+async def running(world: World | None = None) -> AsyncIterator[World]:
+    world = world or World()
     task = asyncio.create_task(world.queue.run())
     try:
         yield world

@@ -104,3 +104,18 @@ async def test_a_revision_that_gets_weight_again_is_watched_anew(
     drains.follow(KEY, LEAVING)
     await asyncio.sleep(10)
     assert drains.drained(KEY) == frozenset()
+
+
+async def test_a_defect_in_asking_ends_no_watch(pods: Pods, drains: Drains) -> None:
+    def broken(now: float) -> Activity | None:
+        if now < 10:
+            raise KeyError("pod")
+        return Activity({"a": 7.0}, 0.0)
+
+    pods.activity = broken
+    drains.follow(KEY, LEAVING)
+    await asyncio.sleep(9)
+    assert drains.drained(KEY) == frozenset()
+    # when it can be asked again
+    await asyncio.sleep(6)
+    assert drains.drained(KEY) == LEAVING

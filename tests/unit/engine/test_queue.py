@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+from model_operator.adapters.kube import ThrottledError
 from model_operator.engine.queue import WorkQueue
 
 pytestmark = pytest.mark.looptime
@@ -146,3 +147,68 @@ async def test_stopping_finishes_what_was_begun_and_begins_nothing_more() -> Non
             await work.for_s(1)
     assert [key for key, _ in work.begun] == ["begun"]
     assert asyncio.get_running_loop().time() == pytest.approx(2.0, abs=0.01)
+
+
+async def test_a_handler_that_hangs_gives_way_to_news() -> None:
+    work = Work(duration_s=10.0)
+    work.queue.add("one")
+    # when there is news for a key whose handler hangs
+    asyncio.get_running_loop().call_later(3.0, work.queue.add, "one")
+    with suppress(TimeoutError):
+        async with asyncio.timeout(4.5):
+            await work.for_s(4)
+    # then it is worked on again at once
+    assert work.times == [0.0, 3.0]
+
+
+async def test_news_at_once_leave_a_handler_its_patience() -> None:
+    work = Work(duration_s=10.0)
+    work.queue.add("one")
+    for moment in (0.1, 0.2):
+        asyncio.get_running_loop().call_later(moment, work.queue.add, "one")
+    with suppress(TimeoutError):
+        async with asyncio.timeout(3.5):
+            await work.for_s(3)
+    assert work.times == [0.0, 1.0]
+
+
+async def test_a_handler_without_news_may_take_its_time() -> None:
+    work = Work(duration_s=10.0)
+    work.queue.add("one")
+    await work.for_s(20)
+    assert work.times == [0.0]
+    assert work.retries == []
+
+
+async def test_a_server_that_is_slow_is_worked_with_although_there_is_always_news() -> None:
+    finished: list[float] = []
+
+    async def slow(key: str) -> None:
+        asyncio.get_running_loop().call_later(0.1, queue.add, key)
+        await asyncio.sleep(5.0)
+        finished.append(asyncio.get_running_loop().time())
+
+    queue: WorkQueue[str] = WorkQueue(slow, failed=lambda *_: None)
+    queue.add("one")
+    running = asyncio.create_task(queue.run())
+    await asyncio.sleep(60)
+    queue.stop()
+    await running
+    # after attempts of one, two and four seconds each goes through
+    assert finished[0] == pytest.approx(12.0)
+    assert len(finished) > 5
+
+
+async def test_a_server_that_asks_for_time_gets_it() -> None:
+    work = Work()
+
+    async def throttled(_key: str) -> None:
+        raise ThrottledError("429", retry_after_s=3.0)
+
+    queue: WorkQueue[str] = WorkQueue(throttled, failed=work._failed, jitter=lambda: 1.0)
+    queue.add("one")
+    running = asyncio.create_task(queue.run())
+    await asyncio.sleep(5)
+    queue.stop()
+    await running
+    assert work.retries == [3.0, 3.0]

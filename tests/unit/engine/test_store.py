@@ -100,3 +100,25 @@ def test_what_other_managers_own_is_not_kept(store: Store) -> None:
     found = store.get("Pod", "vision", "a")
     assert found is not None
     assert [entry["manager"] for entry in found["metadata"]["managedFields"]] == ["model-operator"]
+
+
+def test_a_list_that_is_behind_brings_nothing_back(store: Store) -> None:
+    dead = pod("a", 5)
+    dead["metadata"]["uid"] = "uid-1"
+    store.put(dead)
+    store.remove({**dead, "metadata": {**dead["metadata"], "resourceVersion": "9"}})
+    # when an older list still has it
+    assert store.replace("Pod", Listing((dead,), 6)) == set()
+    assert store.get("Pod", "vision", "a") is None
+    # then a namesake that comes after it is another matter
+    reborn = pod("a", 12)
+    reborn["metadata"]["uid"] = "uid-2"
+    assert store.put(reborn)
+
+
+def test_the_newest_version_of_a_kind_is_known(store: Store) -> None:
+    assert store.newest(OWNER, "Pod") == 0
+    store.put(pod("a", 5))
+    store.put(pod("b", 12))
+    store.put(pod("c", 99, owner="faces"))
+    assert store.newest(OWNER, "Pod") == 12
