@@ -10,6 +10,9 @@ from model_operator.core.observed import Observed
 from model_operator.core.steps import capacity
 from model_operator.core.view import floor, next_percent
 
+REDUNDANT = 2
+"""Pods with which the loss of one is no outage."""
+
 
 def make_plan(
     spec: ModelDeploymentSpec,
@@ -73,11 +76,16 @@ def _replicas(
 def _candidate_replicas(
     spec: ModelDeploymentSpec, status: ModelDeploymentStatus, least: int
 ) -> int:
-    """One weight ahead, so that no step waits for pods when its time is over."""
+    """One weight ahead, so that no step waits for pods when its time is over.
+
+    Two at least where stable has two: a candidate on a single pod would be taken for a bad one
+    whenever a node is drained.
+    """
     candidate = status.candidate
     if candidate is None or status.stable is None or candidate.warm:
         return max(1, least)
-    return capacity(least, max(candidate.percent, next_percent(spec, candidate.step)))
+    ahead = capacity(least, max(candidate.percent, next_percent(spec, candidate.step)))
+    return max(ahead, min(REDUNDANT, least))
 
 
 def _leaving(wanted: dict[str, int], observed: Observed) -> dict[str, int]:

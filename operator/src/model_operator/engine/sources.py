@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -113,12 +114,14 @@ class Sources:
     store: Store
     own_namespace: str
     pods: PodsSource = field(init=False)
+    _lingering: PodsSource = field(init=False)
     _administered: dict[str, Administered] = field(default_factory=dict)
     _closing: set[asyncio.Task[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Let the pods be looked up in the store."""
         self.pods = PodsSource(self._targets)
+        self._lingering = PodsSource(self._lingering_targets)
 
     def find(self, query: Query) -> Source | Failure:
         """The source of a query, or why there is none that it may ask."""
@@ -142,13 +145,14 @@ class Sources:
     async def activity(self, key: Key, revision: str) -> Activity | None:
         """What requests reach a revision's pods, for its drain.
 
+        Pods that are being deleted count: a gateway that is late still sends to them.
+
         Returns:
             None when a pod that is ready does not tell.
         """
-        ready = {
-            pod["metadata"]["name"] for pod in self._pods(key.namespace, revision) if is_ready(pod)
-        }
-        if not ready:
+        pods = self._pods(key.namespace, revision)
+        ready = {pod["metadata"]["name"] for pod in pods if is_ready(pod)}
+        if not self._lingering_targets(key.namespace, revision):
             return Activity({}, 0.0)
         try:
             finished = await self._count("model_server_requests_total", key, revision)
@@ -160,6 +164,7 @@ class Sources:
     async def close(self) -> None:
         """Close all connections."""
         await self.pods.close()
+        await self._lingering.close()
         for source in self._administered.values():
             await source.close()
 
@@ -171,7 +176,7 @@ class Sources:
             namespace=key.namespace,
             revision=revision,
         )
-        samples = await self.pods.query(query, timeout_s=_DRAIN_TIMEOUT_S)
+        samples = await self._lingering.query(query, timeout_s=_DRAIN_TIMEOUT_S)
         return {series.label(POD_LABEL): series.value for series in samples.series}
 
     def _source(self, name: str, spec: MetricSourceSpec) -> Administered:
@@ -188,18 +193,21 @@ class Sources:
 
     def _pods(self, namespace: str, revision: str) -> list[Manifest]:
         owner = Key(namespace, revision.rpartition("-")[0])
-        return [
-            pod
-            for pod in self.store.children(owner, "Pod")
-            if revision_of(pod) == revision and not is_deleting(pod)
-        ]
+        return [pod for pod in self.store.children(owner, "Pod") if revision_of(pod) == revision]
 
     def _targets(self, namespace: str, revision: str) -> list[PodTarget]:
-        return [
-            PodTarget(pod["metadata"]["name"], pod["status"]["podIP"], METRICS_PORT)
-            for pod in self._pods(namespace, revision)
-            if pod.get("status", {}).get("podIP") and pod["status"].get("phase") == "Running"
-        ]
+        return _scrapable(pod for pod in self._pods(namespace, revision) if not is_deleting(pod))
+
+    def _lingering_targets(self, namespace: str, revision: str) -> list[PodTarget]:
+        return _scrapable(self._pods(namespace, revision))
+
+
+def _scrapable(pods: Iterable[Manifest]) -> list[PodTarget]:
+    return [
+        PodTarget(pod["metadata"]["name"], pod["status"]["podIP"], METRICS_PORT)
+        for pod in pods
+        if pod.get("status", {}).get("podIP") and pod["status"].get("phase") == "Running"
+    ]
 
 
 def users_of(store: Store, source: str) -> list[Key]:
