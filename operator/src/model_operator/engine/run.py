@@ -206,17 +206,21 @@ async def _work(
     relist = asyncio.create_task(relisting, name="relist")
     watching = asyncio.create_task(watches.run(), name="watches")
     parts = (queue, relist, watching)
-    # NB: a part that ends by itself is a failure: without watches or queue nothing would be
-    # decided, and a restart is better than that
-    await asyncio.wait((*parts, stopping, keeping), return_when=asyncio.FIRST_COMPLETED)
-    failed = [part for part in parts if part.done()]
-    relist.cancel()
-    engine.queue.stop()
-    # NB: whoever has lost the lease finishes nothing
-    await asyncio.wait((queue, keeping), return_when=asyncio.FIRST_COMPLETED)
-    queue.cancel()
-    watches.stop()
-    await asyncio.gather(*parts, return_exceptions=True)
+    try:
+        # NB: a part that ends by itself is a failure: without watches or queue nothing would be
+        # decided, and a restart is better than that
+        await asyncio.wait((*parts, stopping, keeping), return_when=asyncio.FIRST_COMPLETED)
+        failed = [part for part in parts if part.done()]
+        relist.cancel()
+        engine.queue.stop()
+        # NB: whoever has lost the lease finishes nothing
+        await asyncio.wait((queue, keeping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # NB: whatever happens: the watches' thread would keep a process alive that decides nothing
+        queue.cancel()
+        relist.cancel()
+        watches.stop()
+        await asyncio.gather(*parts, return_exceptions=True)
     if keeping.done():
         await keeping
     for part in failed:
