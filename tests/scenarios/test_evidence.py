@@ -18,7 +18,7 @@ from model_operator.api.types import (
     Value,
 )
 from tests.builders import spec, weight
-from tests.scenarios.test_rollouts import ERRORS
+from tests.scenarios.staged import ERRORS
 from tests.scenarios.world import Model, World, unavailable
 
 LATENCY = Metric(

@@ -5,26 +5,13 @@ S05, S14-S17 and S19 are about what the analysis says; they are in test_evidence
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from model_operator.api.types import Analysis, Decimal, Duration, Events, Metric, replace
+from model_operator.api.types import replace
 from model_operator.core.observed import Failure
 from tests.builders import pause, spec, weight
+from tests.scenarios.staged import ANALYSIS, world
 from tests.scenarios.world import Model, World, unavailable
-
-ERRORS = Metric(
-    name="errors",
-    type="Events",
-    events=Events(bad="bad", total="total", max_rate=Decimal("0.01"), min_events=50),
-)
-ANALYSIS = Analysis(interval=Duration("1s"), metric_source="prometheus", metrics=(ERRORS,))
-
-
-def world(*steps: Any, candidate: Model | None = None, **fields: Any) -> World:
-    models = {"one": Model(), "two": candidate or Model(), "three": Model()}
-    return World(spec(*steps, analysis=ANALYSIS, **fields), models).serving()
 
 
 def test_s01_the_first_revision_serves_without_a_canary() -> None:

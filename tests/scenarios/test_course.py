@@ -1,0 +1,246 @@
+"""Deadlines, suspension, replicas, the bake, gateways that refuse, and a status that is lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from model_operator.api.types import replace
+from model_operator.core.observed import NO_ROOM
+from tests.builders import pause, spec, weight
+from tests.scenarios.staged import ANALYSIS, at_weight, world
+from tests.scenarios.world import Model, World, unavailable
+
+# --------------------------------------------------------------------------- deadline and suspend
+
+
+def test_s32_the_progress_deadline_ends_a_rollout_that_does_not_get_on() -> None:
+    w = world(deadline="60s", replicas=4)
+    w = at_weight(w, "two", 5)
+    w.models["two"].failure = None
+    w.room = {"two": 1}
+    w.run(55)
+    assert w.status.candidate is not None
+    w.run(30)
+    assert w.status.rolled_back[-1].reason == "ProgressDeadlineExceeded"
+    assert w.route() == {"one": 100}
+
+
+def test_s32_paused_time_does_not_count() -> None:
+    w = world(weight(5), pause(), weight(50), deadline="60s").release("two")
+    w.run_until(lambda w: w.state() == "Paused")
+    w.run(900)
+    assert w.state() == "Paused"
+    w.ask("promote", "two")
+    w.run_until(lambda w: w.weight("two") == 100)
+
+
+def test_s32_held_time_does_not_count() -> None:
+    w = at_weight(world(deadline="60s"), "two", 25)
+    w.metrics = lambda _: unavailable()
+    w.run(900)
+    assert w.state() == "Held"
+    w.metrics = None
+    w.run_until(lambda w: w.weight("two") == 100)
+
+
+def test_no_room_for_the_next_weight_is_said_and_the_weight_stays() -> None:
+    w = world(replicas=4)
+    w = at_weight(w, "two", 25)
+    w.room = {"two": 1}
+    w.run(60)
+    assert w.weight("two") == 25
+    assert w.condition("Stalled") == ("True", NO_ROOM)
+    assert "1 of 2 pods" in w.status.rollout.message
+    w.room = {}
+    w.run_until(lambda w: w.weight("two") == 100)
+    assert w.condition("Stalled")[0] == "False"
+
+
+@pytest.mark.parametrize("moment", ["preflight", "25", "bake"])
+def test_s44_nothing_changes_while_suspended_and_it_goes_on_in_place(moment: str) -> None:
+    w = world(bake="20s").release("two")
+    match moment:
+        case "preflight":
+            w.run_until(lambda w: w.status.candidate is not None)
+        case "bake":
+            w.run_until(lambda w: w.weight("two") == 100)
+        case percent:
+            w.run_until(lambda w: w.weight("two") == int(percent))
+    w.run(1)
+    w.spec = replace(w.spec, suspend=True)
+    w.run(1)
+    before = (w.route(), set(w.deployments), w.weights_seen("two"))
+    w.run(600)
+    assert (w.route(), set(w.deployments), w.weights_seen("two")) == before
+    w.spec = replace(w.spec, suspend=False)
+    w.run_until(lambda w: set(w.deployments) == {"two"})
+    assert w.weights_seen("two") == [0, 5, 25, 50, 100]
+
+
+def test_s44_a_release_while_suspended_waits() -> None:
+    w = world()
+    w.spec = replace(w.spec, suspend=True)
+    w.release("two").run(600)
+    assert set(w.deployments) == {"one"}
+    w.spec = replace(w.spec, suspend=False)
+    w.run_until(lambda w: w.weight("two") == 100)
+
+
+# --------------------------------------------------------------------------------------- replicas
+
+
+def test_s34_more_replicas_while_paused_scale_both_sides_and_no_weight() -> None:
+    w = world(weight(25), pause(), weight(50), replicas=4).release("two")
+    w.run_until(lambda w: w.state() == "Paused")
+    w.spec = replace(w.spec, replicas=8)
+    w.run(5)
+    assert (w.ready("one"), w.ready("two")) == (8, 4), "one weight ahead: 50 % of 8"
+    assert w.route() == {"one": 75, "two": 25}
+    assert w.state() == "Paused"
+
+
+def test_s34_fewer_replicas_in_a_rollout_wait_until_it_is_over() -> None:
+    w = at_weight(world(replicas=4, bake="20s"), "two", 25)
+    w.spec = replace(w.spec, replicas=2)
+    w.run_until(lambda w: w.weight("two") == 100)
+    assert w.ready("two") == 4
+    assert w.ready("one") == 4, "the way back keeps its capacity"
+    w.run(60)
+    assert w.ready("two") == 2
+
+
+def test_s34_replicas_changed_after_a_rollback() -> None:
+    w = world(candidate=Model(error_rate=0.5), replicas=4).release("two")
+    w.run_until(lambda w: w.state() == "RolledBack")
+    w.run(10)
+    w.spec = replace(w.spec, replicas=6)
+    w.run(10)
+    assert w.ready("one") == 6
+    assert w.route() == {"one": 100}
+
+
+def test_s35_an_autoscaler_that_doubles_stable_changes_no_verdict() -> None:
+    w = at_weight(world(weight(25, "20s"), weight(50, "20s"), replicas=2), "two", 25)
+    w.spec = replace(w.spec, replicas=4)
+    w.run_until(lambda w: w.weight("two") == 50)
+    assert w.ready("two") >= 2, "half of four"
+    w.run_until(lambda w: w.weight("two") == 100)
+    assert w.ready("two") == 4
+    assert w.weights_seen("two") == [0, 25, 50, 100]
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 7])
+def test_s58_an_autoscaler_does_not_try_a_rolled_back_revision_again(replicas: int) -> None:
+    w = world(candidate=Model(error_rate=0.5), replicas=3).release("two")
+    w.run_until(lambda w: w.state() == "RolledBack")
+    w.run(10)
+    w.spec = replace(w.spec, replicas=replicas)
+    w.run(600)
+    assert w.weights_seen("two")[-1] == 0
+    assert w.names().count("Started") == 2, "the first one, and the one attempt"
+    assert set(w.deployments) == {"one"}
+    assert w.ready("one") == replicas
+
+
+# ------------------------------------------------------------------------------------------- bake
+
+
+def test_s52_a_regression_an_hour_after_the_promotion_goes_back_to_the_warm_one() -> None:
+    w = at_weight(world(bake="2h"), "two", 100)
+    w.rate = 10.0
+    w.run(3_600)
+    w.models["two"].error_rate = 0.5
+    w.run_until(lambda w: w.weight("one") == 100, within_s=60)
+    assert w.status.rolled_back[-1].revision == "two"
+    assert w.status.stable is not None
+    assert w.status.stable.revision == "one"
+
+
+def test_s57_during_the_bake_it_is_found_as_fast_as_at_the_start() -> None:
+    early = at_weight(world(bake="1h"), "two", 100)
+    early.rate = 10.0
+    early.run(5)
+    late = at_weight(world(bake="1h"), "two", 100)
+    late.rate = 10.0
+    late.run(1_800)
+    took = []
+    for w in (early, late):
+        w.models["two"].error_rate = 0.5
+        took.append(w.run_until(lambda w: w.weight("one") == 100, within_s=60))
+    assert took[1] <= took[0] + 5, took
+
+
+@pytest.mark.parametrize("at", ["preflight", "25", "bake", "rest"])
+def test_s28_a_gateway_that_does_not_accept_the_route_stops_everything(at: str) -> None:
+    w = world(bake="20s").release("two")
+    match at:
+        case "preflight":
+            w.run_until(lambda w: w.status.candidate is not None)
+        case "bake" | "rest":
+            w.run_until(lambda w: w.weight("two") == 100)
+            w.run(60 if at == "rest" else 0)
+        case percent:
+            w.run_until(lambda w: w.weight("two") == int(percent))
+    w.refusal = "no listener matches"
+    before, pods = w.weight("two"), {r: len(d.asked) for r, d in w.deployments.items()}
+    w.run(30)
+    if at == "25":
+        assert w.weight("two") == before, "no advance"
+    assert w.condition("Stalled") == ("True", "RouteNotAccepted")
+    assert all(len(w.deployments[r].asked) >= count for r, count in pods.items()), "no scale-down"
+    w.refusal = ""
+    w.run_until(lambda w: w.weight("two") == 100)
+
+
+# ------------------------------------------------------------------------------------ lost status
+
+
+@pytest.mark.parametrize("moment", ["rest", "25", "bake", "rolled back"])
+def test_s54_stable_is_known_again_from_the_records(moment: str) -> None:
+    w = world(bake="300s", candidate=Model(error_rate=0.5 if moment == "rolled back" else 0.0))
+    serving = "one"
+    match moment:
+        case "25":
+            at_weight(w, "two", 25)
+        case "bake":
+            at_weight(w, "two", 100)
+            serving = "two"
+        case "rolled back":
+            w.release("two").run_until(lambda w: w.state() == "RolledBack")
+    w.run(1)
+    pods = list(w.deployments[serving].asked)
+    w.lose_status()
+    w.run(0.5)
+    assert w.status.stable is not None
+    assert w.status.stable.revision == serving
+    assert w.weight(serving) >= 95, "no first create: what was in mid-canary begins again"
+    assert w.deployments[serving].asked == pods, "no restart"
+    w.run(300)
+    assert w.weight("two") == (0 if moment in ("rest", "rolled back") else 100)
+    assert w.deployments[w.status.stable.revision].asked
+
+
+def test_s54_a_status_lost_with_the_first_revision_on_its_way_is_a_first_create() -> None:
+    w = World(spec(analysis=ANALYSIS), {"one": Model()}).run(0.5)
+    w.lose_status()
+    w.serving()
+    assert w.route() == {"one": 100}
+
+
+def test_a_gateway_that_takes_its_moment_to_answer_stalls_nothing() -> None:
+    w = world().release("two")
+    for _ in range(200):
+        w.tick()
+        assert w.condition("Stalled")[0] == "False", w.story()
+    assert w.weight("two") == 100
+
+
+def test_s28_a_gateway_that_never_answers_needs_someone() -> None:
+    w = at_weight(world(), "two", 25)
+    w.gateway_up = False
+    w.weights = {"one": 90, "two": 10}
+    w.run(40)
+    assert w.condition("Stalled") == ("True", "RouteNotAccepted")
+    assert w.weight("two") == 25, "no advance"
+    w.gateway_up = True
+    w.run_until(lambda w: w.weight("two") == 100)
