@@ -134,3 +134,12 @@ def test_a_terminal_has_a_table_with_every_revision_and_what_is_awaited(run: Run
 
 def test_a_line_says_that_a_revision_answers_errors(run: Run) -> None:
     assert f"v3 {revision(3)} has answered errors" in changes(view(run.history(), NOW))
+
+
+def test_a_log_has_few_lines_of_many_gateway_errors(run: Run) -> None:
+    lines = set()
+    for _ in range(100):
+        run.answer(NOW - 1, GATEWAY, "502")
+        lines |= {line for line in changes(view(run.history(), NOW)) if "gateway" in line}
+
+    assert lines == {f"{1 << power} gateway errors or more" for power in range(7)}
