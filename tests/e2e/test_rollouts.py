@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,34 @@ def test_s01_s02_s33_a_good_model_takes_over_without_a_lost_request(stage: Stage
     assert failed(history) == 0
     assert all(pod["restarts"] == 0 for pod in ready_pods(s)), "promotion touches no pod"
     assert pods, "there were pods to compare with"
+
+
+def test_s03_clients_see_exactly_the_weights_that_are_configured(stage: Stage) -> None:
+    weights, requests = [1, 5, 25, 60], 2_000
+
+    def steps(manifest: dict[str, Any]) -> None:
+        rollout = manifest["spec"]["rollout"]
+        rollout["steps"] = [{"setWeight": {"percent": p, "duration": "13s"}} for p in weights]
+
+    s = stage().serving(1, rate=200)
+    digest = s.apply(2, change=steps).digest
+    s.wait_for_promotion(timeout_s=300)
+    history = s.stop()
+    revision = history.revision_of(digest)
+    assert revision is not None
+    assert weights_of(history, revision) == [*weights, 100]
+    for span in history.spans(revision):
+        if span.percent in weights:
+            # the gateway takes a new weight up to a second after it was told
+            windows = [
+                w for w in history.windows if span.start + 1 < w.start_time < span.end - w.length_s
+            ]
+            answers = [cell for window in windows for cell in window.cells]
+            total = sum(cell.count for cell in answers)
+            seen = sum(cell.count for cell in answers if cell.revision == revision)
+            share = span.percent / 100
+            assert total >= requests
+            assert abs(seen - total * share) <= 3 * math.sqrt(total * share * (1 - share)), span
 
 
 def test_s04_s33_a_model_with_errors_is_rolled_back_and_nobody_else_notices(stage: Stage) -> None:
