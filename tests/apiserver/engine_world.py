@@ -228,7 +228,8 @@ class World:
 
     async def until_state(self, state: str, timeout_s: float = 20.0) -> Manifest:
         async def reached() -> bool:
-            return bool((await self.status())["rollout"]["state"] == state)
+            rollout = (await self.status()).get("rollout") or {}
+            return bool(rollout.get("state") == state)
 
         await self.until(state, reached, timeout_s)
         return await self.status()

@@ -25,7 +25,7 @@ EVERY_CALL: Final = (Fault.CONFLICT, Fault.LOST_BY_RESET)
 """The faults that are tried at every call also in the ordinary suite: the answer that says that
 somebody else was quicker, and the write of which nobody knows."""
 SAMPLED: Final = tuple(fault for fault in Fault if fault not in EVERY_CALL)
-_STRIDE: Final = 9
+_STRIDE: Final = 15
 
 
 @pytest.fixture
@@ -70,7 +70,6 @@ async def sweep(lanes: list[Lane], fault: Fault, *, stride: int, first: int = 1)
                 group.create_task(one.play_in(lane))
         hit = [rollout for rollout in one.played if rollout.was_hit]
         assert len(hit) * stride > 20
-        assert not good or not any(rollout.decided_at for rollout in one.played)
         for rollout in one.played:
             assert good or _lowering_calls(rollout) <= _LOWERING_CALLS, rollout
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import itertools
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from model_operator.adapters.kube import (
     Listing,
     NotFoundError,
     Resource,
+    UnreachableError,
 )
 
 Manifest = dict[str, Any]
+CLIENT_TIMEOUT_S = 10.0
 
 
 class FakeKube:
@@ -25,18 +28,20 @@ class FakeKube:
     Attributes:
         calls: What was asked for, such as `apply HTTPRoute`, in order.
         fail: Asked before each call, by its name and number; what it returns is raised.
+        hangs: Asked the same before; such a call is not carried out, and never answered.
         changed: Told of every object that was written or deleted.
     """
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.fail: Callable[[str, int], KubeError | None] = lambda _call, _number: None
+        self.hangs: Callable[[str, int], bool] = lambda _call, _number: False
         self.changed: Callable[[Manifest, bool], None] = lambda _manifest, _deleted: None
         self._objects: dict[tuple[str, str], Manifest] = {}
         self._versions = itertools.count(1)
 
     async def get(self, resource: Resource, _namespace: str, name: str) -> Manifest:
-        self._begin(f"get {resource.kind}")
+        await self._begin(f"get {resource.kind}")
         return copy.deepcopy(self._find(resource.kind, name))
 
     def names(self, kind: str) -> list[str]:
@@ -45,7 +50,7 @@ class FakeKube:
 
     async def list(self, resource: Resource, *, namespace: str = "", selector: str = "") -> Listing:
         del namespace
-        self._begin(f"list {resource.kind}")
+        await self._begin(f"list {resource.kind}")
         wanted = dict(pair.split("=") for pair in selector.split(",") if pair)
         items = [
             copy.deepcopy(manifest)
@@ -55,7 +60,7 @@ class FakeKube:
         return Listing(tuple(items), next(self._versions))
 
     async def apply(self, manifest: Manifest, *, resource_version: str | None = None) -> Manifest:
-        self._begin(f"apply {manifest['kind']}")
+        await self._begin(f"apply {manifest['kind']}")
         key = (manifest["kind"], manifest["metadata"]["name"])
         live = self._objects.get(key, {})
         if resource_version not in (None, live.get("metadata", {}).get("resourceVersion")):
@@ -77,20 +82,20 @@ class FakeKube:
         )
 
     async def replace_status(self, manifest: Manifest, status: Manifest) -> Manifest:
-        self._begin(f"status {manifest['kind']}")
+        await self._begin(f"status {manifest['kind']}")
         live = self._find(manifest["kind"], manifest["metadata"]["name"])
         if live["metadata"]["resourceVersion"] != manifest["metadata"]["resourceVersion"]:
             raise ConflictError("another version is there")
         return self.put({**live, "status": status})
 
     async def delete(self, resource: Resource, _namespace: str, name: str, *, uid: str) -> None:
-        self._begin(f"delete {resource.kind}")
+        await self._begin(f"delete {resource.kind}")
         live = self._objects.get((resource.kind, name))
         if live is not None and live["metadata"]["uid"] == uid:
             self.remove(resource.kind, name)
 
     async def create(self, manifest: Manifest) -> Manifest:
-        self._begin(f"create {manifest['kind']}")
+        await self._begin(f"create {manifest['kind']}")
         if (manifest["kind"], manifest["metadata"]["name"]) in self._objects:
             raise AlreadyExistsError("it exists already")
         return self.put(manifest)
@@ -131,9 +136,13 @@ class FakeKube:
             raise NotFoundError(f"no {kind} {name}")
         return self._objects[kind, name]
 
-    def _begin(self, call: str) -> None:
+    async def _begin(self, call: str) -> None:
         self.calls.append(call)
-        error = self.fail(call, len(self.calls))
+        number = len(self.calls)
+        if self.hangs(call, number):
+            await asyncio.sleep(CLIENT_TIMEOUT_S)
+            raise UnreachableError(f"no answer to call {number}, {call}")
+        error = self.fail(call, number)
         if error is not None:
             raise error
 
