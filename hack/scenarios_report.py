@@ -162,7 +162,10 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
         return 1
     report = root / REPORT
     given = [path if path.is_absolute() else root / path for path in options.results or [RESULTS]]
-    table = list(rows(titles, tests, read_results(given)))
+    results = read_results(given)
+    table = list(rows(titles, tests, results))
+    if not results and report.exists():
+        table = _with_results_of(report.read_text(), table)
     text = HEAD + "".join("| " + " | ".join(row) + " |\n" for row in table)
     if options.check:
         written = report.read_text() if report.exists() else ""
@@ -177,6 +180,18 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
     print(f"{len(table)} scenarios, {len(missing)} without a test: {', '.join(missing) or 'none'}")
     print(f"wrote {REPORT}")
     return 0
+
+
+def _with_results_of(
+    written: str, table: Sequence[tuple[str, str, str, str, str]]
+) -> list[tuple[str, str, str, str, str]]:
+    """The table with the results that were written before, where the tests are still the same."""
+    known = {}
+    for line in written.splitlines():
+        if line.startswith("| S"):
+            number, _, _, tests, result = line.strip("| ").split(" | ")
+            known[number, tests.strip()] = result
+    return [(*row[:4], known.get((row[0], row[3]), row[4])) for row in table]
 
 
 def _without_results(text: str) -> list[str]:

@@ -86,6 +86,18 @@ def test_without_results_nothing_was_run(root: Path) -> None:
     assert line(root, "S04").endswith("| 1 not run |")
 
 
+def test_results_stay_written_when_there_are_no_newer_ones(root: Path) -> None:
+    run_tests(root)
+    assert main([], root) == 0
+    (root / "build" / "tests.xml").unlink()
+    (root / "tests" / "e2e" / "test_more.py").write_text("def test_s33_nobody_notices(): ...")
+
+    assert main([], root) == 0
+
+    assert line(root, "S04").endswith("| 1 passed |")
+    assert line(root, "S33").endswith("| 2 not run |")
+
+
 def test_a_check_looks_at_tests_and_not_at_results(root: Path) -> None:
     assert main([], root) == 0
     run_tests(root)
