@@ -386,3 +386,18 @@ def test_a_held_rollout_with_nowhere_to_go_keeps_its_weight(scene: Scene) -> Non
     )
     scene.statuses["held"] = StatusSeen(OFF - 3.9, 3, held)
     assert judged(scene) == []
+
+
+def test_the_way_back_to_a_warm_revision_needs_no_steps_and_no_verdict(scene: Scene) -> None:
+    warm = changed(candidate(2, 50), warm=True)
+    half = histories.status(1, {1: (50, 50), 2: (50, 50)}, candidate=warm)
+    begun = changed(STATUSES["preflight"].status, candidate=changed(warm, percent=0))
+    scene.say("preflight", begun)
+    scene.say("5 %", half)
+    scene.say("50 %", half)
+    scene.say("both", changed(half, candidate=changed(candidate(2, 50, 2), warm=True)))
+    del scene.routes["5 %"]
+    scene.routes["50 %"] = RouteSeen(FIRST_HALF + 0.02, {ONE: 50, TWO: 50})
+    no_verdict_at_the_step(scene)
+
+    assert judged(scene) == []
