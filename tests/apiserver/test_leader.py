@@ -261,6 +261,32 @@ async def test_s39_replicas_that_arrive_after_the_next_leader_s_decision_change_
         assert set(played.pods) == pods
 
 
+async def test_s39_a_deletion_that_arrives_after_the_next_leader_s_decision_takes_nothing(
+    played: World, controllers: ControlPlane, tmp_path: Path
+) -> None:
+    async with replicas(played, controllers, tmp_path, **SHORT) as (first, second):
+        # given a promotion whose bake is over: the former revision's deletion is on its way
+        late = delay(first, lambda call: call.resource == "deployments" and call.method == "DELETE")
+        await played.create(model_deployment(played.namespace))
+        old = await played.until_ready()
+        await played.change(lambda mdep: mdep["spec"]["model"].update(digest=digest(2)))
+        await asyncio.wait_for(late.sent.wait(), 30)
+        first.process.stop()
+        # when the user goes back to it, and the next leader finds its pods warm
+        await played.change(lambda mdep: mdep["spec"]["model"].update(digest=digest(1)))
+        await second.process.leads(SHORT_TAKEOVER_S)
+        await reconciled(second)
+        pods = {name for name, pod in played.pods.items() if pod.revision == old}
+        # and then the deletion arrives
+        late.go.set()
+        await asyncio.wait_for(late.answered.wait(), 10)
+        # then it is refused
+        assert late.code == 409
+        assert old in await played.deployments()
+        assert pods
+        assert pods <= set(played.pods)
+
+
 # ------------------------------------------------------------------------------- the lease itself
 
 

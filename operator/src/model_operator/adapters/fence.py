@@ -9,21 +9,63 @@ arrives after somebody else has begun to lead, finds another version (see `engin
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from model_operator.adapters.kube import (
     RESOURCES,
+    ConflictError,
     Kube,
+    KubeClient,
     Listing,
     Manifest,
     NotFoundError,
     Resource,
 )
+from model_operator.api.labels import FIELD_MANAGER, GROUP
+
+TERM: Final = f"{GROUP}/term"
+"""On what a leader may write: the newest term that began with a takeover."""
 
 ABSENT: Final = "1"
 """A version that no object has: an apply with it creates the object, and conflicts with a live
 one."""
+
+_MERGE: Final = "application/merge-patch+json"
+_TERM_MANAGER: Final = f"{FIELD_MANAGER}-term"
+"""Not the manager of what is applied: an apply would take the annotation away again."""
+
+
+class VersionClient(KubeClient):
+    """Calls that nobody but the fence needs."""
+
+    async def mark(self, manifest: Manifest, term: str) -> Manifest:
+        """Write a term's name on an object, and with it give it a new version.
+
+        Returns:
+            The object as it is then.
+
+        Raises:
+            KubeError: It could not be written; `NotFoundError` when it is gone.
+        """
+        metadata = manifest["metadata"]
+        path = RESOURCES[manifest["kind"]].path(metadata["namespace"], metadata["name"])
+        patch = {"metadata": {"annotations": {TERM: term}}}
+        return await self._call("PATCH", path, {"fieldManager": _TERM_MANAGER}, patch, _MERGE)
+
+    async def delete_version(self, resource: Resource, live: Manifest) -> None:
+        """Delete an object as it was read, its dependents after it.
+
+        One that is gone is fine; one that has changed stays: whatever changed it has its owner
+        worked on again.
+        """
+        metadata = live["metadata"]
+        conditions = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        options = {"propagationPolicy": "Background", "preconditions": conditions}
+        path = resource.path(metadata.get("namespace", ""), metadata["name"])
+        with suppress(NotFoundError, ConflictError):
+            await self._call("DELETE", path, body=options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +74,12 @@ class FencedKube:
 
     Attributes:
         kube: The API.
+        versions: The same.
         check: Raises unless this process leads at this moment.
     """
 
     kube: Kube
+    versions: VersionClient
     check: Callable[[], None]
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
@@ -60,8 +104,13 @@ class FencedKube:
 
     async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str) -> None:
         """Delete the object with that uid."""
-        self.check()
-        await self.kube.delete(resource, namespace, name, uid=uid)
+        try:
+            live = await self.kube.get(resource, namespace, name)
+        except NotFoundError:
+            return
+        if live["metadata"]["uid"] == uid:
+            self.check()
+            await self.versions.delete_version(resource, live)
 
     async def create(self, manifest: Manifest) -> Manifest:
         """Create an object."""

@@ -9,23 +9,14 @@ from typing import Final, Protocol
 from kubernetes.aio.client import Configuration
 
 from model_operator.adapters.kube import (
-    RESOURCES,
     KubeClient,
     KubeError,
     Manifest,
     NotFoundError,
     Resource,
 )
-from model_operator.api.labels import FIELD_MANAGER, GROUP
 
 LEASE: Final = Resource("coordination.k8s.io/v1", "Lease", "leases")
-
-TERM: Final = f"{GROUP}/term"
-"""On what a leader may write: the newest term that began with a takeover."""
-
-_MERGE: Final = "application/merge-patch+json"
-_TERM_MANAGER: Final = f"{FIELD_MANAGER}-term"
-"""Not the manager of what is applied: an apply would take the annotation away again."""
 
 
 class LeaseLostError(KubeError):
@@ -115,20 +106,6 @@ class LeaseClient(KubeClient):
         body |= {"metadata": over.manifest["metadata"], "spec": _spec(claim)}
         path = LEASE.path(self._namespace, self._name)
         return _read(await self._call("PUT", path, body=body))
-
-    async def mark(self, manifest: Manifest, term: str) -> Manifest:
-        """Write a term's name on an object, and with it give it a new version.
-
-        Returns:
-            The object as it is then.
-
-        Raises:
-            KubeError: It could not be written; `NotFoundError` when it is gone.
-        """
-        metadata = manifest["metadata"]
-        path = RESOURCES[manifest["kind"]].path(metadata["namespace"], metadata["name"])
-        patch = {"metadata": {"annotations": {TERM: term}}}
-        return await self._call("PATCH", path, {"fieldManager": _TERM_MANAGER}, patch, _MERGE)
 
 
 def _read(manifest: Manifest) -> Lease:

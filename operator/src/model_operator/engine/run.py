@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 from kubernetes.aio.client import Configuration
 
-from model_operator.adapters.fence import FencedKube
+from model_operator.adapters.fence import FencedKube, VersionClient
 from model_operator.adapters.kube import Kube, KubeClient, KubeError, load_configuration
 from model_operator.adapters.lease import LeaseClient
 from model_operator.adapters.ownership import NotOursError
@@ -120,9 +120,9 @@ class Replica:
         self.metrics = Metrics()
         telemetry, cluster, lease = settings.telemetry, settings.cluster, settings.lease
         self.health = HealthServer(self.metrics, host=telemetry.host, port=telemetry.port)
-        self.kube = KubeClient(
-            configuration, timeout_s=cluster.timeout_s, answered=self.metrics.called
-        )
+        called = self.metrics.called
+        self.kube = KubeClient(configuration, timeout_s=cluster.timeout_s, answered=called)
+        self.versions = VersionClient(configuration, timeout_s=cluster.timeout_s, answered=called)
         # NB: two calls fit into the time for a renewal, so one that hangs does not end the term
         self.leases = LeaseClient(
             configuration, cluster.own_namespace, lease.name, timeout_s=lease.renew_s / 2
@@ -134,17 +134,17 @@ class Replica:
     def engine(self, term: Term) -> Engine:
         """The engine of a leader: it writes as long as the term lasts."""
         store = Store()
-        mark = functools.partial(self.leases.mark, term=term.name)
+        mark = functools.partial(self.versions.mark, term=term.name)
         takeover = Takeover(store, mark, needed=term.follows_loss)
-        fenced = FencedKube(self.kube, self.leadership.check)
+        fenced = FencedKube(self.kube, self.versions, self.leadership.check)
         return Engine(self.settings, fenced, self.metrics, store, takeover)
 
     async def close(self) -> None:
         """End what it has."""
         self.health.ready = False
         await self.health.stop()
-        await self.leases.close()
-        await self.kube.close()
+        for client in (self.leases, self.versions, self.kube):
+            await client.close()
 
     def _follows(self) -> None:
         self.health.ready = True
