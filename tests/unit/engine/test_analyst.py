@@ -131,3 +131,29 @@ async def test_a_verdict_is_not_one_on_an_analysis_that_was_edited() -> None:
         assert metrics.outcome() is not Outcome.PASS
         await asyncio.sleep(20)
         assert metrics.outcome() is Outcome.INSUFFICIENT
+
+
+async def test_i12_a_source_that_hangs_does_not_delay_the_failure_that_another_one_shows() -> None:
+    well, hanging = Metrics(), Metrics()
+    hanging.answers_in_s = 60.0
+    other = {**ERRORS, "name": "other", "metricSource": "hanging"}
+    metrics = [{**ERRORS, "events": {**ERRORS["events"], "minEvents": 10}}, other]  # type: ignore[dict-item]
+    rollout = {"analysis": {"interval": "5s", "metricSource": "fake", "metrics": metrics}}
+    wanted = parse_spec(manifest(rollout=rollout)).rollout.analysis
+    told: list[tuple[float, Outcome]] = []
+    loop = asyncio.get_running_loop()
+    analyst = Analyst(
+        lambda query: hanging if query.source == "hanging" else well,
+        lambda _, verdict: told.append((loop.time(), verdict.outcome)),
+        Metrics.now,
+    )
+    well.bad_share = 0.5
+    analyst.follow(KEY, TRIAL, wanted, {})
+    # the second look begins at the latest 10 s after the first and shows the failure; the query
+    # that hangs is given up 5 s later
+    while not told or told[-1][1] is not Outcome.FAIL:
+        await asyncio.sleep(0.1)
+        assert loop.time() < 60
+    began_s = told[-1][0] - 0.5
+    assert any(abs(began_s - look_s) < 0.1 for look_s in (10.0, 15.0, 20.0)), told
+    analyst.close()

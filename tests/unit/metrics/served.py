@@ -10,7 +10,17 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from model_operator.api.samples import Answer, Query
+
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+async def all_answers(coming: AsyncIterator[dict[Query, Answer]]) -> dict[Query, Answer]:
+    """The answers when none is awaited any more."""
+    answers: dict[Query, Answer] = {}
+    async for so_far in coming:
+        answers = so_far
+    return answers
 
 
 @asynccontextmanager

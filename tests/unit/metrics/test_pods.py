@@ -12,7 +12,7 @@ import pytest
 from model_operator.adapters.pods import PodsSource, PodTarget, parse_metrics
 from model_operator.adapters.sources import QueryFailedError, ask
 from model_operator.api.samples import FailureKind, Query, Samples, Series
-from tests.unit.metrics.served import MetricsPage, serving
+from tests.unit.metrics.served import MetricsPage, all_answers, serving
 
 TEXT = """\
 # HELP requests_total Requests.
@@ -78,7 +78,7 @@ async def test_each_pod_is_a_series_with_the_labels_that_prometheus_would_give(
 async def test_queries_of_one_look_share_a_scrape(fleet: Fleet) -> None:
     page = await fleet.pod("a")
     queries = [query("sum(requests_total)"), query("sum(requests_in_flight)")]
-    answers = await ask(queries, lambda _: fleet.source)
+    answers = await all_answers(ask(queries, lambda _: fleet.source))
     assert [answers[one] for one in queries] == [
         Samples((Series((), 100.0),)),
         Samples((Series((), 3.0),)),

@@ -22,7 +22,7 @@ from model_operator.adapters.prometheus import PrometheusSource, range_selectors
 from model_operator.adapters.sources import QueryFailedError, ask
 from model_operator.api.samples import FailureKind, Query, Samples, Series
 from model_operator.api.types import Duration, Prometheus, Tls
-from tests.unit.metrics.served import serving
+from tests.unit.metrics.served import all_answers, serving
 
 NOW = 1_800_000_000.0
 
@@ -161,9 +161,13 @@ async def test_one_that_hangs_slows_no_other(stack: AsyncExitStack) -> None:
     quick = await source_for(stack, FakePrometheus({"up": vector(({}, "1"))}))
     sources = {"hanging": hanging, "quick": quick}
     stuck = [query(f"up{i}", "hanging") for i in range(80)]
-    waiting = asyncio.gather(ask(stuck, lambda one: sources[one.source], timeout_s=0.5))
+    waiting = asyncio.gather(
+        all_answers(ask(stuck, lambda one: sources[one.source], timeout_s=0.5))
+    )
     began = time.monotonic()
-    answers = await ask([query(source="quick")], lambda one: sources[one.source], timeout_s=0.5)
+    answers = await all_answers(
+        ask([query(source="quick")], lambda one: sources[one.source], timeout_s=0.5)
+    )
     assert time.monotonic() - began < 0.4
     assert answers == {query(source="quick"): Samples((Series((), 1.0),))}
     (failures,) = await waiting

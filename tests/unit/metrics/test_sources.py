@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from model_operator.adapters.sources import QueryFailedError, Source, ask
 from model_operator.api.samples import Answer, Failure, FailureKind, Query, Samples, Series
+from tests.unit.metrics.served import all_answers
 
 ONE = Samples((Series((), 1.0),))
 
@@ -41,7 +43,9 @@ async def test_each_query_gets_its_own_answer() -> None:
         "hanging": FakeSource(None),
         "nobody": unknown,
     }
-    answers = await ask(map(query, sources), lambda one: sources[one.source], timeout_s=0.05)
+    answers = await all_answers(
+        ask(map(query, sources), lambda one: sources[one.source], timeout_s=0.05)
+    )
     assert answers[query("good")] == ONE
     assert answers[query("bad")] == failure
     assert answers[query("nobody")] == unknown
@@ -53,6 +57,15 @@ async def test_each_query_gets_its_own_answer() -> None:
 
 async def test_the_same_query_is_asked_once() -> None:
     source = FakeSource(ONE)
-    answers = await ask([query("a"), query("a"), query("a", "other")], lambda _: source)
+    answers = await all_answers(
+        ask([query("a"), query("a"), query("a", "other")], lambda _: source)
+    )
     assert source.asked == 2
     assert len(answers) == 2
+
+
+async def test_one_that_hangs_keeps_the_answers_of_others_back_for_a_moment_only() -> None:
+    sources: dict[str, Source | Failure] = {"good": FakeSource(ONE), "hanging": FakeSource(None)}
+    coming = ask(map(query, sources), lambda one: sources[one.source], timeout_s=30)
+    async with aclosing(coming):
+        assert await anext(coming) == {query("good"): ONE}

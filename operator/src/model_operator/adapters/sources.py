@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from model_operator.api.samples import Answer, Failure, FailureKind, Query, Samples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 
 
 class QueryFailedError(Exception):
@@ -35,12 +35,16 @@ class Source(Protocol):
         ...
 
 
+PATIENCE_S: Final = 0.5
+"""A source that takes longer than this, seconds, does not keep the answers of others back."""
+
+
 async def ask(
     queries: Iterable[Query],
     find: Callable[[Query], Source | Failure],
     *,
     timeout_s: float = 5.0,
-) -> dict[Query, Answer]:
+) -> AsyncGenerator[dict[Query, Answer]]:
     """Ask all queries at the same time, each with a deadline of its own.
 
     Never raises: what goes wrong is the query's answer, so that a source that hangs or a source
@@ -51,6 +55,10 @@ async def ask(
         find: The source for a query, or why there is none (no such MetricSource, a namespace that
             may not use it).
         timeout_s: Longest time for one query, seconds.
+
+    Yields:
+        All answers. When some are missing after `PATIENCE_S`, the answers so far come before that,
+        and again with each one that arrives.
     """
 
     async def one(query: Query) -> Answer:
@@ -67,5 +75,17 @@ async def ask(
                 FailureKind.UNAVAILABLE, f"source {query.source}: no answer within {timeout_s:g} s"
             )
 
-    wanted = tuple(dict.fromkeys(queries))
-    return dict(zip(wanted, await asyncio.gather(*map(one, wanted)), strict=True))
+    asking = {query: asyncio.ensure_future(one(query)) for query in dict.fromkeys(queries)}
+    if not asking:
+        yield {}
+        return
+    pending: Collection[asyncio.Future[Answer]] = asking.values()
+    try:
+        _, pending = await asyncio.wait(pending, timeout=PATIENCE_S)
+        while pending:
+            yield {query: task.result() for query, task in asking.items() if task.done()}
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        yield {query: task.result() for query, task in asking.items()}
+    finally:
+        for task in pending:
+            task.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
@@ -155,12 +156,18 @@ class Analyst:
     async def _look(self, key: Key, session: _Session) -> None:
         trial, plan = session.trial, session.plan
         queries = due(plan, session.state, self.clock())
-        answers = await ask(queries, self.find) if queries else {}
-        if session.plan is not plan:
-            return  # the answers are to questions of before
-        state, verdict = assess(plan, session.state, answers, step=trial.level, now=self.clock())
-        session.state = state
-        self._settle(key, session, Judgement(trial, verdict))
+        state, verdict = session.state, None
+        async with aclosing(ask(queries, self.find)) as coming:
+            async for answers in coming:
+                if session.plan is not plan:
+                    return  # the answers are to questions of before
+                now = self.clock()
+                state, verdict = assess(plan, session.state, answers, step=trial.level, now=now)
+                if verdict.outcome is Outcome.FAIL:
+                    break  # what other sources have to say cannot change that
+        if verdict is not None:
+            session.state = state
+            self._settle(key, session, Judgement(trial, verdict))
 
     def _settle(self, key: Key, session: _Session, judgement: Judgement) -> None:
         """Take a judgement over, and tell of it when a decision could turn on the difference."""
