@@ -135,7 +135,7 @@ def has_weight(history: History, digest: str) -> bool:
     )
 
 
-def test_golden_requests_decide_before_any_user(stage: Stage) -> None:
+def test_s01_golden_requests_decide_before_any_user(stage: Stage) -> None:
     s = stage()
     # given a first model that does not answer as it should
     right = golden_request(s, s.model(1))
