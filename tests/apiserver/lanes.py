@@ -47,6 +47,7 @@ CLIENT_TIMEOUT_S: Final = 2.0
 _ROLLOUT_TIMEOUT_S: Final = 45.0
 _REST_S: Final = 0.6
 _POLL_S: Final = 0.05
+_OF_REVISION: Final = {DEPLOYMENT.kind, DISRUPTION_BUDGET.kind, SERVICE.kind}
 _ROLES: Final = ("stable", "candidate", "former")
 _ROLE_CHANGES: Final = frozenset(
     {"RolloutStarted", "StepEntered", "Promoted", "RolledBack", "Superseded", "BakeEnded"}
@@ -205,7 +206,7 @@ class Lane:
         assert [key for key, _ in itertools.groupby(map(_roles, self.statuses))] == roles
 
     async def _check_end(self) -> None:
-        rollout, status, kube = self.rollout, self.status, self.world.kube
+        rollout, status = self.rollout, self.status
         stable = rollout.new if rollout.good else rollout.old
         state = {"Idle": "Promoted"} if rollout.good else {"RolledBack": "AnalysisFailed"}
         assert {status["rollout"]["state"]: status["rollout"]["reason"]} == state
@@ -213,20 +214,23 @@ class Lane:
         assert condition(status, "Stalled")["status"] == str(not rollout.good)
         rolled_back = [entry["revision"] for entry in status.get("rolledBack", ())]
         assert rolled_back.count(rollout.new) == (not rollout.good)
-        for kind, names in (
-            (DEPLOYMENT, {stable}),
-            (DISRUPTION_BUDGET, {stable}),
-            (SERVICE, {stable, "digits"}),
-        ):
-            live = (await kube.list(kind, namespace=self.world.namespace)).items
-            assert {item["metadata"]["name"] for item in live} == names, kind.kind
-            if kind is SERVICE:
-                assert {item["spec"]["selector"][REVISION] for item in live} == {stable}
+        await self.world.until("nothing else is left", lambda: self._has_children(stable))
+        service = await self.world.get(SERVICE, "digits")
+        assert service["spec"]["selector"][REVISION] == stable
         record = (await self.world.get(MODEL_REVISION, rollout.new))["status"]
         judged = {entry["verdict"] for entry in record["evidence"]}
         assert ("pass" if rollout.good else "fail") in judged
         assert record.get("rolledBackReason") == (None if rollout.good else "AnalysisFailed")
         assert ("promotedTime" in record) == rollout.good
+
+    async def _has_children(self, stable: str) -> bool:
+        """Whether the objects of the stable revision are there and no others."""
+        names = {stable: _OF_REVISION, "digits": {SERVICE.kind}}
+        found: dict[str, set[str]] = {}
+        for kind in (DEPLOYMENT, DISRUPTION_BUDGET, SERVICE):
+            for item in (await self.world.kube.list(kind, namespace=self.world.namespace)).items:
+                found.setdefault(item["metadata"]["name"], set()).add(kind.kind)
+        return found == names
 
     async def _check_events(self) -> None:
         """Each change of roles was told, and told once; and no drift that was none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ import pytest
 from tests.apiserver.control_plane import ControlPlane
 from tests.apiserver.fault_proxy import LOST, Fault
 from tests.apiserver.lanes import Lane, Rollout, lanes_behind
+
+logger = logging.getLogger(__name__)
 
 _LANES: Final = 8
 _MOST_CALLS: Final = 500
@@ -69,6 +72,8 @@ async def sweep(lanes: list[Lane], fault: Fault, *, stride: int, first: int = 1)
             for lane in lanes:
                 group.create_task(one.play_in(lane))
         hit = [rollout for rollout in one.played if rollout.was_hit]
+        kind = "promotion" if good else "rollback"
+        logger.info("%s: %d calls of a %s failed, one in each", fault.value, len(hit), kind)
         assert len(hit) * stride > 20
         for rollout in one.played:
             assert good or _lowering_calls(rollout) <= _LOWERING_CALLS, rollout
