@@ -13,8 +13,8 @@ from model_server.digest import digest_of
 
 EPOCHS: Final = 12
 
-SLOW_BY_S: Final = 0.3
-"""Above the fifth of a second that lies between two requests at the first weight: they queue up.
+SLOW_BY_S: Final = 0.45
+"""Above the 0.4 s between two requests to one of two pods at the first weight: they queue up.
 
 Not by much: the last of the queue is answered before its client gives up.
 """
