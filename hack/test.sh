@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Every check, then every test in one pytest run, so that its last line counts them all.
+# Every check, then every test in one pytest run, so that its last line counts them all. The tests of
+# the cluster wait most of the time, so all others run beside them.
 # --full adds the tests that take real minutes or hours and keeps their result in docs/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,7 +20,9 @@ cluster up
 cluster images
 
 code=0
-.venv/bin/python -m pytest -m "$select" --junit-xml=build/tests.xml tests 2>&1 |
+.venv/bin/python -m pytest -m "$select" -n 2 --dist loadgroup --durations=25 \
+    --junit-xml=build/tests.xml tests 2>&1 |
     tee build/tests.log || code=$?
+sed -i -E 's/(name="[^"]*)@(cluster|apiserver)"/\1"/g' build/tests.xml  # the worker's group
 if [ -z "$select" ]; then .venv/bin/python hack/keep_full_result.py build/tests.xml docs/test-full.md; fi
 exit $code

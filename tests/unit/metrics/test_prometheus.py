@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import ssl
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -161,14 +160,11 @@ async def test_one_that_hangs_slows_no_other(stack: AsyncExitStack) -> None:
     quick = await source_for(stack, FakePrometheus({"up": vector(({}, "1"))}))
     sources = {"hanging": hanging, "quick": quick}
     stuck = [query(f"up{i}", "hanging") for i in range(80)]
-    waiting = asyncio.gather(
-        all_answers(ask(stuck, lambda one: sources[one.source], timeout_s=0.5))
-    )
-    began = time.monotonic()
+    waiting = asyncio.gather(all_answers(ask(stuck, lambda one: sources[one.source], timeout_s=2)))
     answers = await all_answers(
-        ask([query(source="quick")], lambda one: sources[one.source], timeout_s=0.5)
+        ask([query(source="quick")], lambda one: sources[one.source], timeout_s=2)
     )
-    assert time.monotonic() - began < 0.4
+    assert not waiting.done()
     assert answers == {query(source="quick"): Samples((Series((), 1.0),))}
     (failures,) = await waiting
     assert {getattr(one, "kind", None) for one in failures.values()} == {FailureKind.UNAVAILABLE}
