@@ -107,7 +107,8 @@ def read_results(paths: Sequence[Path]) -> dict[tuple[str, str], Counter[str]]:
         if not path.exists():
             continue
         for case in ET.parse(path).getroot().iter("testcase"):  # noqa: S314 - pytest's own file
-            name = case.get("name", "").partition("[")[0]
+            # parameters, and the group that pytest-xdist appends, are not part of the name
+            name = re.split(r"[\[@]", case.get("name", ""), maxsplit=1)[0]
             outcome = "passed"
             for child in case:
                 if child.tag in {"failure", "error"}:

@@ -80,6 +80,17 @@ def test_a_scenario_without_a_test_is_missing(
     assert "1 without a test: S08" in capsys.readouterr().out
 
 
+def test_results_of_tests_that_ran_side_by_side_are_read_too(root: Path) -> None:
+    (root / "build").mkdir()
+    names = ("test_s29_a_broken_model_is_refused[digest]@cluster", "test_s04_s33_x@cluster")
+    cases = "".join(f'<testcase classname="tests.e2e.test_rollouts" name="{n}"/>' for n in names)
+    (root / "build" / "tests.xml").write_text(f"<testsuites>{cases}</testsuites>")
+
+    results = read_results([root / "build" / "tests.xml"])
+
+    assert {name for _, name in results} == {"test_s29_a_broken_model_is_refused", "test_s04_s33_x"}
+
+
 def test_without_results_nothing_was_run(root: Path) -> None:
     assert read_results([root / "build" / "tests.xml"]) == {}
     assert main([], root) == 0
