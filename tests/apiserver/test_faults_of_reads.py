@@ -23,13 +23,13 @@ pytestmark = pytest.mark.timeout(180)
 
 @asynccontextmanager
 async def two_lanes(
-    plane: ControlPlane, folder: Path, **engine: Any
+    plane: ControlPlane, folder: Path, *, lease: bool = False, **engine: Any
 ) -> AsyncIterator[tuple[Lane, Lane, FaultProxy]]:
     """Given two models that serve."""
     names = [f"lane-{uuid.uuid4().hex[:8]}" for _ in range(2)]
     for name in names:
         plane.kubectl("create", "namespace", name)
-    async with lanes_behind(plane, names, folder, **engine) as ((one, other), proxy):
+    async with lanes_behind(plane, names, folder, lease=lease, **engine) as ((one, other), proxy):
         yield one, other, proxy
 
 
@@ -84,7 +84,7 @@ async def test_a_weight_does_not_rise_on_a_live_list_that_is_behind(
         # then it gets no weight
         assert one.world.weights_seen == before[-1:]
         # and another's rollback does not ask for such a list
-        await other.play(good=False) if other.status else None
+        await other.play(good=False)
         # when lists are up to date again
         proxy.stale = lambda _call: False
         # then it goes on as if nothing had been
@@ -92,12 +92,21 @@ async def test_a_weight_does_not_rise_on_a_live_list_that_is_behind(
 
 
 @pytest.mark.parametrize(
-    "outage_s", [6.0, pytest.param(60.0, marks=[pytest.mark.full, pytest.mark.timeout(400)])]
+    ("outage_s", "lease"),
+    [
+        pytest.param(6.0, False, id="shorter than a lease"),
+        pytest.param(
+            60.0,
+            True,
+            id="longer than a lease",
+            marks=[pytest.mark.full, pytest.mark.timeout(400)],
+        ),
+    ],
 )
 async def test_a_stopped_etcd_is_neither_a_verdict_nor_an_end(
-    controllers: ControlPlane, tmp_path: Path, outage_s: float
+    controllers: ControlPlane, tmp_path: Path, *, outage_s: float, lease: bool
 ) -> None:
-    async with two_lanes(controllers, tmp_path) as (one, other, _):
+    async with two_lanes(controllers, tmp_path, lease=lease) as (one, other, _):
         # given a good and a bad candidate on the traffic
         playing = asyncio.create_task(play_both(one, other, timeout_s=outage_s + 90.0))
         await asyncio.gather(one.until_weight(), other.until_weight())
