@@ -119,3 +119,47 @@ async def test_a_lost_status_is_known_again_from_the_records() -> None:
         assert world.status["rollout"]["state"] == "RolledBack"
         assert world.kube.names("Deployment") == [old]
         assert "apply HTTPRoute" not in world.kube.calls
+
+
+async def test_time_in_which_no_operator_looked_is_no_missing_evidence() -> None:
+    # given a candidate whose evidence is missing for a moment
+    async with running() as before:
+        await at_its_first_weight(before)
+        live = before.kube.peek("ModelDeployment", "digits")
+        live["status"]["candidate"]["insufficientSinceTime"] = "2020-01-01T00:00:00Z"
+        record = before.kube.peek("ModelRevision", live["status"]["candidate"]["revision"])
+    # and nothing is recorded of its tests yet
+    before.kube.put({**record, "status": {}})
+    before.kube.put(live)
+    # when another operator comes years later
+    async with running() as world:
+        world.take_over(before.kube)
+        # then it gathers evidence, and the rollout goes on
+        await world.until("Idle")
+        assert not world.status.get("rolledBack")
+        assert stable(world) == "digits-cc5680b632"
+
+
+async def test_time_in_which_no_operator_looked_is_no_progress_deadline() -> None:
+    # given a candidate that waits for its pods
+    async with running() as before:
+        before.create()
+        await asyncio.sleep(1)
+        await before.until("Idle")
+        before.unready.add("digits-cc5680b632")
+        before.roll_out(2)
+        await before.until("Progressing")
+        await asyncio.sleep(1)
+        live = before.kube.peek("ModelDeployment", "digits")
+        live["status"]["candidate"]["waitingSinceTime"] = "2020-01-01T00:00:00Z"
+    before.kube.put(live)
+    # when another operator comes years later
+    async with running() as world:
+        world.unready.add("digits-cc5680b632")
+        world.take_over(before.kube)
+        await asyncio.sleep(60)
+        # then the candidate still has its time
+        assert world.status["candidate"]["revision"] == "digits-cc5680b632"
+        world.unready.clear()
+        world.pods(world.kube.peek("Deployment", "digits-cc5680b632"))
+        await world.until("Baking")

@@ -40,6 +40,7 @@ from model_operator.engine.last_spec import read_spec
 from model_operator.engine.preflight import SignatureReader
 from model_operator.engine.records import Recorder
 from model_operator.engine.restore import with_roles
+from model_operator.engine.resume import since_looked_at
 from model_operator.engine.snapshot import Subject, Wanted, observe, read_subject, read_wanted
 from model_operator.engine.store import Key, Store, is_deleting
 from model_operator.engine.telemetry import Metrics
@@ -101,6 +102,7 @@ class Reconciler:
     rollback_enabled: bool = True
     _good: dict[Key, Wanted] = field(default_factory=dict)
     _refused: dict[Key, Trouble] = field(default_factory=dict)
+    _looking_since: dict[Key, float] = field(default_factory=dict)
     _untold: Untold[Case] = field(default_factory=Untold)
 
     async def __call__(self, key: Key) -> None:
@@ -246,7 +248,9 @@ class Reconciler:
         manifest = self.store.get("ModelDeployment", key.namespace, key.name)
         if manifest is None or is_deleting(manifest):
             return None
-        return with_roles(self.store, read_subject(key, manifest))
+        looking_since = self._looking_since.setdefault(key, self.clock())
+        subject = since_looked_at(read_subject(key, manifest), looking_since)
+        return with_roles(self.store, subject)
 
     def _wanted(self, subject: Subject) -> tuple[Wanted | None, Trouble | None]:
         """What the spec asks for; when it is invalid, the last good one and what is wrong."""
@@ -370,6 +374,7 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         self._good.pop(key, None)
         self._refused.pop(key, None)
+        self._looking_since.pop(key, None)
         self._untold.forget(key)
         self.announcer.forget(key)
         self.analyst.forget(key)

@@ -41,12 +41,7 @@ def with_roles(store: Store, subject: Subject) -> Subject:
         stable=StableStatus(revision=stable, digest=digest),
         rolled_back=_rolled_back(records, stable),
     )
-    return replace_status(subject, replace(restored, last_request=status.last_request))
-
-
-def replace_status(subject: Subject, status: ModelDeploymentStatus) -> Subject:
-    """The same ModelDeployment with another status."""
-    return Subject(subject.key, subject.manifest, status)
+    return subject.with_status(replace(restored, last_request=status.last_request))
 
 
 def _records(store: Store, subject: Subject) -> dict[str, Manifest]:

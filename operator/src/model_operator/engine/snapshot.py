@@ -61,6 +61,10 @@ class Subject:
         generation: int = self.manifest["metadata"].get("generation", 0)
         return generation
 
+    def with_status(self, status: ModelDeploymentStatus) -> Subject:
+        """The same ModelDeployment with another status."""
+        return Subject(self.key, self.manifest, status)
+
 
 def read_subject(key: Key, manifest: Manifest) -> Subject:
     """Parse all but the spec, which may be invalid."""
