@@ -235,7 +235,7 @@ class Lane:
         return found == names
 
     async def _check_events(self) -> None:
-        """Each change of roles was told, and told once; and no drift that was none."""
+        """Changes of roles were told, and told once; and no drift that was none."""
         listing = await self.world.kube.list(EVENT, namespace=self.world.namespace)
         new = self.rollout.new
         told = [item for item in listing.items if new in item["message"]]
@@ -244,8 +244,10 @@ class Lane:
         reasons = Counter(i["reason"] for i in (*told, *ended) if i["reason"] in _ROLE_CHANGES)
         end = ["Promoted", "BakeEnded"] if self.rollout.good else ["RolledBack"]
         expected = Counter(["RolloutStarted", "StepEntered", *end])
-        reasons = Counter({reason: reasons[reason] for reason in {*reasons, *expected}})
-        assert reasons == expected
+        assert reasons <= expected
+        # one that ended in between may have said nothing of a step, but the end is always told
+        operators = {id(operator) for operator, _ in self.moments}
+        assert reasons == expected or (len(operators) > 1 and reasons[end[0]] == 1)
         assert not [i for i in listing.items if i["reason"] == "RouteDrift"]
 
     def _check_invariants(self) -> None:
