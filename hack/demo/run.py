@@ -87,7 +87,8 @@ STAGES = (
     Stage(1, "", Outcome.PROMOTED),
     Stage(2, "good", Outcome.PROMOTED),
     Stage(3, "bad", Outcome.ROLLED_BACK, because="errors"),
-    Stage(4, "slow", Outcome.ROLLED_BACK, because="latency-p99"),
+    # for its latency; where the machine is so busy that it answers nothing in time, for its errors
+    Stage(4, "slow", Outcome.ROLLED_BACK, because="AnalysisFailed"),
     Stage(5, "broken", Outcome.ROLLED_BACK, because="DigestMismatch", weighted=False),
     Stage(6, "subtle", Outcome.ROLLED_BACK, because="errors", patient=True),
     Stage(7, "storm", Outcome.PROMOTED, stormy=True),
