@@ -47,6 +47,7 @@ Manifest = dict[str, Any]
 
 CLIENT_TIMEOUT_S: Final = 2.0
 _ROLLOUT_TIMEOUT_S: Final = 45.0
+_CREATE_TIMEOUT_S: Final = 120.0
 _REST_S: Final = 0.6
 _POLL_S: Final = 0.05
 _OF_REVISION: Final = {DEPLOYMENT.kind, DISRUPTION_BUDGET.kind, SERVICE.kind}
@@ -56,20 +57,35 @@ _ROLE_CHANGES: Final = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """Which calls fail, and how.
+
+    Attributes:
+        first: Number of the first that does, from 1.
+        spacing: So many calls after it the next does: far enough for the one to be over.
+    """
+
+    fault: Fault
+    first: int
+    spacing: int = 1_000_000
+
+    def includes(self, number: int) -> bool:
+        return number >= self.first and (number - self.first) % self.spacing == 0
+
+
 @dataclass(slots=True)
 class Rollout:
     """One rollout of a lane, and what happened in it.
 
     Attributes:
         good: Whether the new model answers well.
-        k: Number of the call that fails, from 1; 0 for none.
         calls: The operator's calls for the lane's namespace.
         decided_at: How many calls there were when the rollback was decided first.
     """
 
     good: bool
-    k: int
-    fault: Fault | None
+    failing: Failing | None = None
     old: str = ""
     new: str = ""
     calls: list[Call] = field(default_factory=list)
@@ -77,13 +93,15 @@ class Rollout:
     last_call: float = field(default_factory=time.monotonic)
 
     @property
-    def was_hit(self) -> bool:
-        return len(self.calls) >= self.k
+    def failed(self) -> dict[int, Call]:
+        """The calls that failed, by their number."""
+        numbered = enumerate(self.calls, start=1)
+        failing = self.failing
+        return {n: call for n, call in numbered if failing is not None and failing.includes(n)}
 
     def __str__(self) -> str:
         kind = "promotion" if self.good else "rollback"
-        at = self.calls[self.k - 1] if 0 < self.k <= len(self.calls) else "no call"
-        return f"{kind} {self.old} -> {self.new}, {self.fault} at call {self.k}: {at}"
+        return f"{kind} {self.old} -> {self.new}, {self.failing}: {self.failed}"
 
 
 class Lane:
@@ -92,7 +110,7 @@ class Lane:
     def __init__(self, world: World, views: Views) -> None:
         self.world = world
         self.views = views
-        self.rollout = Rollout(good=True, k=0, fault=None)
+        self.rollout = Rollout(good=True)
         self.statuses: list[Manifest] = []
         self.moments: list[tuple[Reconciler, Moment]] = []
         self.timeout_s = _ROLLOUT_TIMEOUT_S
@@ -107,14 +125,14 @@ class Lane:
         rollout["bake"] = {"duration": "1s"}
         self.world.requests_per_s = 200.0
         await self.world.create(manifest)
+        self.timeout_s = _CREATE_TIMEOUT_S
         await self._until("it serves", self._serves)
 
     async def play(
         self,
         *,
         good: bool,
-        k: int = 0,
-        fault: Fault | None = None,
+        failing: Failing | None = None,
         timeout_s: float = _ROLLOUT_TIMEOUT_S,
     ) -> Rollout:
         """Roll a new model out to the end, and hold the end against what it must be."""
@@ -123,7 +141,7 @@ class Lane:
         self.world.behaviours[digest(seed)] = Behaviour(error_share=0.0 if good else 0.5)
         old = self.status["stable"]["revision"]
         del self.world.weights_seen[:-1], self.statuses[:-1], self.moments[:]
-        self.rollout = Rollout(good=good, k=k, fault=fault, old=old)
+        self.rollout = Rollout(good=good, failing=failing, old=old)
         await self.world.change(lambda mdep: mdep["spec"]["model"].update(digest=digest(seed)))
         try:
             await self._until("it started", self._started)
@@ -143,7 +161,9 @@ class Lane:
         """What becomes of a call of the operator's own client."""
         self.rollout.calls.append(call)
         self.rollout.last_call = time.monotonic()
-        return self.rollout.fault if len(self.rollout.calls) == self.rollout.k else None
+        failing = self.rollout.failing
+        fails = failing is not None and failing.includes(len(self.rollout.calls))
+        return failing.fault if failing is not None and fails else None
 
     def decided(self, operator: Reconciler, moment: Moment) -> None:
         self.moments.append((operator, moment))
