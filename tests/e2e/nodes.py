@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,11 +30,9 @@ def workers() -> list[str]:
     return sorted(node["metadata"]["name"] for node in listed["items"])
 
 
-def address(node: str) -> str:
-    """The node's internal IP address."""
-    found = json.loads(kubectl("get", "node", node, "-o", "json"))
-    addresses: list[dict[str, str]] = found["status"]["addresses"]
-    return next(a["address"] for a in addresses if a["type"] == "InternalIP")
+def node_of_gateway() -> str:
+    """The node that the gateway runs on."""
+    return kubectl("-n", GATEWAY, "get", "pods", "-o", "jsonpath={.items[0].spec.nodeName}")
 
 
 def pod_range(node: str) -> str:
@@ -116,26 +114,14 @@ def powered_off(node: str) -> Iterator[None]:
 
 
 @contextmanager
-def cut_off(node: str, others: list[str]) -> Iterator[None]:
-    """Within it no packet goes from a node, or its pods, to other nodes and their pods."""
-    ranges = [place for other in others for place in (pod_range(other), f"{address(other)}/32")]
-    run_on(node, "; ".join(f"ip rule add to {place} blackhole pref 10" for place in ranges))
+def pods_cut_off(node: str, other: str) -> Iterator[None]:
+    """Within it nothing that goes out from a node, or its pods, arrives at the other's pods."""
+    rule = f"to {pod_range(other)} blackhole pref 10"
+    run_on(node, f"ip rule add {rule}")
     try:
         yield
     finally:
-        run_on(node, "; ".join(f"ip rule del to {place} blackhole pref 10" for place in ranges))
-
-
-def wait_until(what: str, condition: Callable[[], bool], timeout_s: float) -> None:
-    """Poll until a condition holds.
-
-    Raises:
-        AssertionError: It did not in time.
-    """
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_s:g} s"
-        time.sleep(0.5)
+        run_on(node, f"ip rule del {rule}")
 
 
 def _hack_cluster(*arguments: str) -> str:
