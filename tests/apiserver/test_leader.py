@@ -6,10 +6,12 @@ Times of the lease are short where only the order of things matters.
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +19,7 @@ import aiohttp
 import pytest
 
 from model_operator.adapters.kube import (
+    DISRUPTION_BUDGET,
     ConflictError,
     load_configuration,
 )
@@ -287,6 +290,68 @@ async def test_s39_a_deletion_that_arrives_after_the_next_leader_s_decision_take
         assert pods <= set(played.pods)
 
 
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+async def test_s39_each_write_of_a_rollout_is_refused_after_a_takeover(
+    controllers: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    # given a rollout, and each of its writes in turn
+    for number in range(1, 100):
+        own = f"{namespace}-{number}"
+        controllers.kubectl("create", "namespace", own)
+        folder = tmp_path / own
+        folder.mkdir()
+        async with world(controllers.kubeconfig, own) as played:
+            played.requests_per_s = 100.0
+            async with replicas(played, controllers, folder, **SHORT) as (first, second):
+                # when that one is on its way while the next leader brings the rollout to its end
+                late = await late_write(played, first, number)
+                if late is None:
+                    assert number > 20  # the rollout has no more writes
+                    return
+                await second.process.leads(SHORT_TAKEOVER_S)
+                await reconciled(second)
+                await played.until("over", functools.partial(is_over, played), 40)
+                late.go.set()
+                await asyncio.wait_for(late.answered.wait(), 10)
+                # then it is refused; a status may come in, if nobody has written it since
+                assert late.code in {404, 409} or late.call.resource.endswith("/status"), late.call
+                rises = [max(weights.values()) for weights in played.weights_seen]
+                assert rises == [100, 90, 50, 100]
+    raise AssertionError("a rollout has no end")
+
+
+async def late_write(played: World, first: Replica, number: int) -> Late | None:
+    """Stop a leader at such a write of a rollout, news aside; None when it ends before that."""
+    await played.create(model_deployment(played.namespace))
+    await played.until_ready()
+    await played.until_event("Promoted")
+    count = itertools.count(1)
+
+    def is_it(call: Call) -> bool:
+        kind = call.writes and call.resource not in {"leases", "events"}
+        return kind and next(count) == number
+
+    late = delay(first, is_it)
+    await played.change(lambda mdep: mdep["spec"]["model"].update(digest=digest(2)))
+
+    async def sent_or_over() -> bool:
+        budgets = await played.kube.list(DISRUPTION_BUDGET, namespace=played.namespace)
+        return late.sent.is_set() or (await is_over(played) and len(budgets.items) == 1)
+
+    await played.until("sent or over", sent_or_over, 40)
+    if not late.sent.is_set():
+        return None
+    first.process.stop()
+    return late
+
+
+async def is_over(played: World) -> bool:
+    status = await played.status()
+    promoted = status["stable"]["digest"] == digest(2) and status["rollout"]["state"] == "Idle"
+    return promoted and len(await played.deployments()) == 1
+
+
 # ------------------------------------------------------------------------------- the lease itself
 
 
@@ -335,29 +400,35 @@ class Late:
         sent: Set when the process has sent it.
         go: To be set when it may arrive.
         answered: Set when the API server has answered.
-        code: Its answer.
     """
 
-    sent: asyncio.Event
-    go: asyncio.Event
-    answered: asyncio.Event
-    code: int = 0
+    sent: asyncio.Event = field(default_factory=asyncio.Event)
+    go: asyncio.Event = field(default_factory=asyncio.Event)
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    calls: list[Call] = field(default_factory=list)
+
+    @property
+    def call(self) -> Call:
+        """The call itself, with the answer."""
+        return self.calls[0]
+
+    @property
+    def code(self) -> int:
+        return self.call.code
 
 
 def delay(replica: Replica, wanted: Any) -> Late:
     """Hold the first such call of a replica up before it reaches the API server."""
-    late = Late(asyncio.Event(), asyncio.Event(), asyncio.Event())
-    held: list[Call] = []
+    late = Late()
 
     async def before(call: Call) -> None:
-        if not held and wanted(call):
-            held.append(call)
+        if not late.calls and wanted(call):
+            late.calls.append(call)
             late.sent.set()
             await late.go.wait()
 
     async def after(call: Call) -> None:
-        if call in held:
-            late.code = call.code
+        if any(call is held for held in late.calls):
             late.answered.set()
 
     replica.way.before, replica.way.after = before, after
