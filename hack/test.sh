@@ -20,9 +20,8 @@ cluster up
 cluster images
 
 code=0
-.venv/bin/python -m pytest -m "$select" -n 2 --dist loadgroup --durations=25 \
+.venv/bin/python -m pytest -m "$select" -n 2 --dist loadscope --durations=25 \
     --junit-xml=build/tests.xml tests 2>&1 |
     tee build/tests.log || code=$?
-sed -i -E 's/(name="[^"]*)@(cluster|apiserver)"/\1"/g' build/tests.xml  # the worker's group
 if [ -z "$select" ]; then .venv/bin/python hack/keep_full_result.py build/tests.xml docs/test-full.md; fi
 exit $code

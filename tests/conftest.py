@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # ONNX Runtime's wheels report usage over the network unless told not to before the first import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -15,25 +17,19 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # loop was set, even to none, asyncio makes no other.
 asyncio.set_event_loop(None)
 
-# Tests of one group share a worker, and what is slow to start there.
+# Tests of one group run one by one: those of the cluster disturb each other, and the API server of
+# the others is slow to start.
 GROUPS: Final = {"e2e": "cluster", "apiserver": "apiserver", "chart": "apiserver"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Side by side (`-n 2 --dist loadgroup`) the cluster's tests come first, and one by one.
+class ByTier(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+    """Side by side: the largest groups begin, each on a worker, then one file after the other."""
 
-    They take longest and wait most of the time, so that all others run beside them.
-    """
-    if "PYTEST_XDIST_WORKER" not in os.environ:
-        return
-    order = [*GROUPS, ""]
-    items.sort(key=lambda item: order.index(_tier(item)))
-    for item in items:
-        if tier := _tier(item):
-            item.add_marker(pytest.mark.xdist_group(GROUPS[tier]))
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return GROUPS.get(Path(file).parts[1], file)
 
 
-def _tier(item: pytest.Item) -> str:
-    """The folder of tests that an item is from, empty where it needs no group."""
-    folder = item.path.relative_to(Path(__file__).parent).parts[0]
-    return folder if folder in GROUPS else ""
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByTier:
+    """With `-n 2` the tests of the cluster, which wait most of the time, run beside all others."""
+    return ByTier(config, log)

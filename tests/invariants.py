@@ -83,7 +83,8 @@ def i1_weights_add_up(moment: Moment, _: Ledger) -> None:
     candidate = moment.decision.status.candidate
     if candidate is None or moment.decision.status.stable is None:
         return
-    if not candidate.warm:
+    waits = moment.decision.status.rollout.reason == "NoHealthyTarget"
+    if not candidate.warm and not waits:
         planned = planned_percent(moment.spec, candidate.step)
         assert weights.get(candidate.revision, 0) <= planned
 
@@ -197,6 +198,8 @@ def i5_no_pod_goes_too_early(moment: Moment, _: Ledger) -> None:
     if status.former is not None and moment.spec.rollout.bake.replicas is None:
         assert replicas.get(status.former.revision, 0) >= floor(moment)
     route = moment.observed.route
+    if moment.spec.replicas == 0:
+        return  # nobody is to serve
     for revision, percent in (route.weights if route is not None else {}).items():
         workload = moment.observed.workloads.get(revision)
         if percent > 0 and workload is not None and workload.replicas > 0:

@@ -1,10 +1,10 @@
-"""Deadlines, suspension, replicas, the bake, gateways that refuse, and a status that is lost."""
+"""Deadlines, suspension, replicas, the bake and gateways that refuse."""
 
 from __future__ import annotations
 
 import pytest
 
-from model_operator.api.types import replace
+from model_operator.api.types import Duration, OnInsufficient, replace
 from model_operator.core.observed import NO_ROOM
 from tests.builders import pause, spec, weight
 from tests.scenarios.staged import ANALYSIS, at_weight, world
@@ -192,41 +192,6 @@ def test_s28_a_gateway_that_does_not_accept_the_route_stops_everything(at: str) 
     w.run_until(lambda w: w.weight("two") == 100)
 
 
-# ------------------------------------------------------------------------------------ lost status
-
-
-@pytest.mark.parametrize("moment", ["rest", "25", "bake", "rolled back"])
-def test_s54_stable_is_known_again_from_the_records(moment: str) -> None:
-    w = world(bake="300s", candidate=Model(error_rate=0.5 if moment == "rolled back" else 0.0))
-    serving = "one"
-    match moment:
-        case "25":
-            at_weight(w, "two", 25)
-        case "bake":
-            at_weight(w, "two", 100)
-            serving = "two"
-        case "rolled back":
-            w.release("two").run_until(lambda w: w.state() == "RolledBack")
-    w.run(1)
-    pods = list(w.deployments[serving].asked)
-    w.lose_status()
-    w.run(0.5)
-    assert w.status.stable is not None
-    assert w.status.stable.revision == serving
-    assert w.weight(serving) >= 95, "no first create: what was in mid-canary begins again"
-    assert w.deployments[serving].asked == pods, "no restart"
-    w.run(300)
-    assert w.weight("two") == (0 if moment in ("rest", "rolled back") else 100)
-    assert w.deployments[w.status.stable.revision].asked
-
-
-def test_s54_a_status_lost_with_the_first_revision_on_its_way_is_a_first_create() -> None:
-    w = World(spec(analysis=ANALYSIS), {"one": Model()}).run(0.5)
-    w.lose_status()
-    w.serving()
-    assert w.route() == {"one": 100}
-
-
 def test_a_gateway_that_takes_its_moment_to_answer_stalls_nothing() -> None:
     w = world().release("two")
     for _ in range(200):
@@ -244,3 +209,57 @@ def test_s28_a_gateway_that_never_answers_needs_someone() -> None:
     assert w.weight("two") == 25, "no advance"
     w.gateway_up = True
     w.run_until(lambda w: w.weight("two") == 100)
+
+
+def with_hold(w: World, hold: str) -> World:
+    policy = OnInsufficient(hold=Duration(hold), then="Rollback")
+    analysis = replace(w.spec.rollout.analysis, on_insufficient=policy)
+    w.spec = replace(w.spec, rollout=replace(w.spec.rollout, analysis=analysis))
+    return w
+
+
+def test_i11_a_third_revision_does_not_pay_for_the_evidence_that_the_bake_lacks() -> None:
+    w = with_hold(world(pause(), weight(25), bake="1h"), "60s").release("two")
+    w.run_until(lambda w: w.state() == "Paused")
+    w.ask("promote", "two")
+    w.run_until(lambda w: w.weight("two") == 100)
+    w.run(5)
+    w.release("three").run_until(lambda w: w.state() == "Paused")
+    w.rate = 0
+    w.run(120)
+    assert not w.status.rolled_back
+    assert w.state() == "Paused"
+
+
+def test_s14_a_pause_that_waits_for_a_person_waits_without_traffic_too() -> None:
+    w = with_hold(world(weight(5), pause(), weight(50)), "60s").release("two")
+    w.run_until(lambda w: w.state() == "Paused")
+    w.rate = 0
+    w.run(600)
+    assert w.state() == "Paused"
+    w.rate = 100
+    w.ask("promote", "two")
+    w.run_until(lambda w: w.weight("two") == 100)
+
+
+def test_s17_the_clock_of_a_timed_pause_stands_still_without_metrics() -> None:
+    w = world(weight(25), pause("60s"), weight(50)).release("two")
+    w.run_until(lambda w: w.state() == "Paused")
+    w.run(5)
+    w.metrics = lambda _: unavailable()
+    w.run(120)
+    assert w.state() == "Held"
+    w.metrics = None
+    assert w.run_until(lambda w: w.weight("two") == 50) >= 45
+
+
+def test_a_model_that_is_scaled_to_nothing_has_not_collapsed() -> None:
+    w = World(spec(replicas=0, analysis=ANALYSIS), {"one": Model(), "two": Model()})
+    w.run(5)
+    w.release("two").run_until(lambda w: w.weight("two") == 100)
+    w.run(10)
+    assert not w.status.rolled_back
+    w.spec = replace(w.spec, replicas=2)
+    w.run(10)
+    assert w.route() == {"two": 100}
+    assert w.state() == "Idle"

@@ -216,3 +216,45 @@ def test_s24_a_stricter_analysis_counts_from_the_moment_it_is_there() -> None:
     analysis = replace(ANALYSIS, metrics=(strict,))
     w.spec = replace(w.spec, rollout=replace(w.spec.rollout, analysis=analysis))
     w.run_until(lambda w: w.state() == "RolledBack", within_s=600)
+
+
+def test_i4_edited_steps_take_no_weight_from_the_only_one_that_serves() -> None:
+    w = at_weight(world(weight(5), weight(50, "300s")), "two", 50).run(2)
+    w.deployments["one"].unready = True
+    w.run(2)
+    steps = (weight(5), weight(60))
+    w.spec = replace(w.spec, rollout=replace(w.spec.rollout, steps=steps))
+    w.run(5)
+    assert w.weight("two") == 50
+    assert w.condition("Stalled") == ("True", "NoHealthyTarget")
+    w.deployments["one"].unready = False
+    w.run_until(lambda w: w.weight("two") == 100)
+
+
+def test_s24_a_step_that_takes_the_place_of_a_pause_is_held_for_its_own_time() -> None:
+    w = world(weight(5), weight(25), pause("1h"), weight(50)).release("two")
+    w.run_until(lambda w: w.state() == "Paused" and w.weight("two") == 25)
+    w.run(400)
+    steps = (weight(5), weight(10), weight(25, "300s"), weight(50))
+    w.spec = replace(w.spec, rollout=replace(w.spec.rollout, steps=steps))
+    assert w.run_until(lambda w: w.weight("two") == 50) >= 300
+
+
+def test_s23_the_bake_goes_on_when_the_way_back_never_got_a_weight() -> None:
+    w = at_weight(world(bake="300s"), "two", 100).run(5)
+    w.gateway_up = False  # so that the former one gets none
+    w.release("one").run(2)
+    w.release("two").run(1)
+    w.gateway_up = True
+    w.run(5)
+    w.models["two"].error_rate = 0.5
+    w.run_until(lambda w: w.weight("one") == 100, within_s=30)
+
+
+def test_s23_the_weight_of_a_warm_revision_follows_its_ready_pods_down_too() -> None:
+    w = at_weight(world(bake="300s", bake_replicas=3, replicas=4), "two", 100).run(5)
+    w.room["one"] = 3
+    w.release("one").run_until(lambda w: w.weight("one") == 75)
+    w.room["one"] = 1
+    w.run(5)
+    assert w.route() == {"one": 25, "two": 75}

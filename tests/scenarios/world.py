@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from model_operator.api.parse import parse_status, to_manifest
 from model_operator.api.samples import Answer, Failure, FailureKind, Query, Samples, Series
@@ -102,7 +101,6 @@ class World:
         self.refusal = ""
         self.room: dict[str, int] = {}
         self.mark: str | None = None
-        self.past: dict[str, seen.Past] = {}
         self.request: seen.Request | None = None
         self.disable_rollback = False
         self.operator_up = True
@@ -141,11 +139,6 @@ class World:
         """A person's request."""
         count = int(self.request.id) + 1 if self.request else 1
         self.request = seen.Request(str(count), action, revision)
-
-    def lose_status(self) -> None:
-        """As when the object is restored from a backup; the records of revisions are left."""
-        self.restart_operator()
-        self.status = ModelDeploymentStatus()
 
     def restart_operator(self) -> None:
         """All that is not in the API server is forgotten."""
@@ -284,7 +277,6 @@ class World:
             workloads=workloads,
             route=route,
             request=self.request,
-            past=tuple(self.past.values()),
             rollback_enabled=not self.disable_rollback,
         )
 
@@ -323,22 +315,7 @@ class World:
         if weights and weights != self.weights:
             self.weights, self.accepted_at = weights, self.now
 
-    def _record(self) -> None:
-        """What ModelRevisions keep of the status."""
-        stable = self.status.stable
-        if stable is not None:
-            self._recorded(stable.revision, promoted_time=stable.since_time)
-        for entry in self.status.rolled_back:
-            self._recorded(
-                entry.revision, rolled_back_time=entry.time, rolled_back_reason=entry.reason
-            )
-
-    def _recorded(self, revision: str, **fields: Any) -> None:
-        before = self.past.get(revision) or seen.Past(revision, f"sha256:{revision}")
-        self.past[revision] = replace(before, **fields)
-
     def _remember(self) -> None:
-        self._record()
         rollout = self.status.rollout
         entry = Seen(self.now, dict(self.weights or {}), rollout.state, rollout.reason)
         if not self.history or replace(entry, time=self.history[-1].time) != self.history[-1]:

@@ -64,6 +64,10 @@ class CandidateStatus(Status, frozen=True, kw_only=True):
     replicas: Annotated[int, Meta(description="Pods that it should have.")] = 0
     ready_replicas: Annotated[int, Meta(description="Pods that are ready.")] = 0
     step: Annotated[int, Meta(description="Index of the present step; -1 before the first.")] = -1
+    path: Annotated[
+        str | None,
+        Meta(description="The steps taken so far, such as '5 25 pause', to notice an edit."),
+    ] = None
     percent: Annotated[int, Meta(description="Planned weight at this step, percent.")] = 0
     start_time: Annotated[Time | None, Meta(description="When it became the candidate.")] = None
     step_start_time: Annotated[
@@ -106,6 +110,7 @@ class FormerStatus(Status, frozen=True, kw_only=True):
     revision: Annotated[str, Meta(description="Name of the ModelRevision.")]
     replicas: Annotated[int, Meta(description="Pods that it should have.")] = 0
     ready_replicas: Annotated[int, Meta(description="Pods that are ready.")] = 0
+    digest: Annotated[str, Meta(description="Digest of its model.")] = ""
     rollout_start_time: Annotated[
         Time | None, Meta(description="startTime of the rollout that took its place.")
     ] = None

@@ -97,5 +97,9 @@ def _leaving(wanted: dict[str, int], observed: Observed) -> dict[str, int]:
         revision: workload.replicas
         for revision, workload in observed.workloads.items()
         if revision not in wanted
-        and (route.weights.get(revision, 0) > 0 or revision not in route.drained)
+        and (
+            not route.accepted  # the gateway may still send by the weights of before
+            or route.weights.get(revision, 0) > 0
+            or revision not in route.drained
+        )
     }

@@ -41,13 +41,6 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Restored:
-    """The status was lost, and the records say which revision is stable."""
-
-    revision: str
-
-
-@dataclass(frozen=True, slots=True)
 class StepEntered:
     """The plan moved to a step."""
 
@@ -144,7 +137,6 @@ class NoHealthyTarget:
 
 Transition: TypeAlias = (
     Started
-    | Restored
     | StepEntered
     | PauseEntered
     | HoldBegan
@@ -174,9 +166,6 @@ def describe(transition: Transition) -> Event:  # noqa: C901, PLR0911, PLR0912 -
         case Started(revision, warm):
             how = ": it is still warm, so its steps are skipped" if warm else ""
             return Event("Normal", "RolloutStarted", f"{revision} is the candidate{how}")
-        case Restored(revision):
-            message = f"the status was lost; by its record {revision} is stable"
-            return Event("Warning", "StatusRestored", message)
         case StepEntered(revision, step, percent):
             return Event("Normal", "StepEntered", f"{revision} gets {percent} % at step {step}")
         case PauseEntered(revision, step):

@@ -75,8 +75,6 @@ def start(view: View) -> Change | None:
 def _started(view: View, before: Transition | None) -> Change:
     target, former = view.observed.target, view.status.former
     warm = former is not None and former.revision == target.revision
-    if warm:
-        former = None
     candidate = CandidateStatus(
         revision=target.revision,
         digest=target.digest,

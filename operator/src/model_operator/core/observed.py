@@ -91,23 +91,6 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """What the record of a revision says of how it fared.
-
-    Attributes:
-        promoted_time: When it became stable last; None if it never did.
-        rolled_back_time: When it was rolled back last; None if it never was.
-        rolled_back_reason: Why, in CamelCase.
-    """
-
-    revision: str
-    digest: str
-    promoted_time: str | None = None
-    rolled_back_time: str | None = None
-    rolled_back_reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Trial:
     """What is analysed: a revision at one weight of one rollout, or in its bake.
 
@@ -155,7 +138,6 @@ class Observed:
         route: None when there is none yet.
         request: A person's request, if any; it may be an old one.
         signatures: What its revisions take and give.
-        past: The records of its revisions, which outlive its status.
         rollback_enabled: False only under a test switch, to show that tests notice.
     """
 
@@ -166,7 +148,6 @@ class Observed:
     route: Route | None = None
     request: Request | None = None
     signatures: Signatures = field(default_factory=Signatures)
-    past: tuple[Past, ...] = ()
     rollback_enabled: bool = True
 
     def ready(self, revision: str | None) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from model_operator.api.times import format_time, parse_time
 from model_operator.api.types import (
     CandidateStatus,
     FormerStatus,
     ModelDeploymentSpec,
     StableStatus,
+    Step,
     replace,
 )
 from model_operator.core.allocation import foreign_weight
@@ -20,13 +23,14 @@ from model_operator.core.decision import (
 )
 from model_operator.core.observed import NO_ROOM
 from model_operator.core.preflight import unread
-from model_operator.core.requests import is_paused
-from model_operator.core.rollback import overdue
+from model_operator.core.requests import waits_for_a_person
+from model_operator.core.rollback import only_one_that_serves, overdue
 from model_operator.core.steps import (
     PREFLIGHT,
     duration_s,
     elapsed_s,
     level,
+    path,
     percent_at,
     run_clock,
     stop_clock,
@@ -52,7 +56,7 @@ def progress(view: View) -> Change | None:
         return (
             _unconfirmed(view, candidate) or _unread(view, candidate) or _advance(view, candidate)
         )
-    if percent_at(view.spec.rollout.steps, candidate.step) != candidate.percent:
+    if _is_edited(view.spec.rollout.steps, candidate):
         return _realign(view, candidate)
     candidate = _evidence_clock(view, candidate)
     return (
@@ -75,15 +79,21 @@ def _go_back(view: View, candidate: CandidateStatus) -> Change:
         return _waiting(view, candidate, "Queued", LEAVING)
     if percent == ALL:
         return _promote(view, candidate)
-    if percent <= candidate.percent:
+    falls = 0 < percent < candidate.percent and view.observed.ready(view.stable) > 0
+    if percent <= candidate.percent and not falls:
         return _no_capacity(view, candidate, need)
     entered = replace(candidate, percent=percent, waiting_since_time=view.time)
     message = f"{candidate.revision} goes to {percent} %: {ready} of {need} pods are ready"
-    return view.with_candidate(
-        entered,
-        view.state("Progressing", "Raising", message),
-        StepEntered(candidate.revision, candidate.step, percent),
-    )
+    raising = view.state("Progressing", "Raising", message)
+    status = replace(view.status, candidate=entered, former=None, rollout=raising)
+    return Change(status, (StepEntered(candidate.revision, candidate.step, percent),))
+
+
+def _is_edited(steps: Sequence[Step], candidate: CandidateStatus) -> bool:
+    """Whether the steps up to the present one are other ones than those that it took."""
+    if percent_at(steps, candidate.step) != candidate.percent:
+        return True
+    return candidate.path is not None and candidate.path != path(steps, candidate.step)
 
 
 def _realign(view: View, candidate: CandidateStatus) -> Change:
@@ -99,6 +109,10 @@ def _realign(view: View, candidate: CandidateStatus) -> Change:
     )
     index = level(steps, index)
     percent = percent_at(steps, index)
+    if percent < candidate.percent and only_one_that_serves(view, candidate, view.stable or ""):
+        held = replace(stop_clock(candidate, view.now), waiting_since_time=None)
+        message = f"no pod of {view.stable} is ready to take the traffic"
+        return view.with_candidate(held, view.state("Held", "NoHealthyTarget", message))
     entered = _entered(view, candidate, index, percent)
     message = f"the steps were changed: {candidate.revision} is at {percent} % now"
     return view.with_candidate(
@@ -114,6 +128,7 @@ def _entered(view: View, candidate: CandidateStatus, step: int, percent: int) ->
         candidate,
         insufficient_since_time=None,
         step=step,
+        path=path(view.spec.rollout.steps, step),
         percent=percent,
         step_start_time=None,
         step_elapsed_seconds=0.0,
@@ -145,8 +160,10 @@ def _unread(view: View, candidate: CandidateStatus) -> Change | None:
 def _evidence_clock(view: View, candidate: CandidateStatus) -> CandidateStatus:
     """The candidate with the time since when evidence is missing; a source's failure resets it."""
     verdict = view.verdict
-    if verdict is None:
+    if verdict is None or candidate.percent == 0:
         return candidate
+    if waits_for_a_person(view.spec, candidate):
+        return replace(candidate, insufficient_since_time=None)
     missing = verdict.outcome is Outcome.INSUFFICIENT and not verdict.collecting
     since = (candidate.insufficient_since_time or view.time) if missing else None
     return replace(candidate, insufficient_since_time=since)
@@ -159,8 +176,7 @@ def patience_s(spec: ModelDeploymentSpec) -> float:
 
 def _held(view: View, candidate: CandidateStatus) -> Change | None:
     verdict = view.verdict
-    waits_for_a_person = is_paused(view.spec, candidate) and not candidate.pause_released
-    if verdict is None or candidate.percent == 0 or waits_for_a_person:
+    if verdict is None or candidate.percent == 0 or waits_for_a_person(view.spec, candidate):
         return None
     since = candidate.insufficient_since_time
     missing = since is not None and view.now - parse_time(since) >= patience_s(view.spec)
@@ -268,9 +284,12 @@ def _promote(view: View, candidate: CandidateStatus) -> Change:
     former = None
     if before is not None:
         # the user has just left it, so it is nothing to come back to by itself
-        bake_s = 0.0 if candidate.warm else bake.duration.seconds
+        # and without pods there is nothing to be kept warm
+        at_once = candidate.warm or view.floor == 0
+        bake_s = 0.0 if at_once else bake.duration.seconds
         former = FormerStatus(
             revision=before.revision,
+            digest=before.digest,
             rollout_start_time=candidate.start_time,
             floor_replicas=view.floor,
             bake_end_time=format_time(view.now + bake_s),

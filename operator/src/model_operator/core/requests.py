@@ -11,7 +11,7 @@ from model_operator.api.types import (
 )
 from model_operator.core.decision import RequestAnswered
 from model_operator.core.rollback import is_rolled_back
-from model_operator.core.steps import PREFLIGHT
+from model_operator.core.steps import PREFLIGHT, duration_s
 from model_operator.core.view import Change, View
 
 
@@ -46,7 +46,7 @@ def _carry_out(view: View, action: str, revision: str) -> tuple[ModelDeploymentS
 
 def _retry(status: ModelDeploymentStatus, revision: str) -> tuple[ModelDeploymentStatus, str]:
     if not is_rolled_back(status, revision):
-        return status, "refused: it was not rolled back"
+        return status, "refused: nothing keeps it from being tried when the spec names it"
     rest = tuple(entry for entry in status.rolled_back if entry.revision != revision)
     return replace(status, rolled_back=rest), "done"
 
@@ -64,3 +64,10 @@ def is_paused(spec: ModelDeploymentSpec, candidate: CandidateStatus) -> bool:
     """Whether the candidate is at a pause."""
     steps = spec.rollout.steps
     return PREFLIGHT < candidate.step < len(steps) and steps[candidate.step].pause is not None
+
+
+def waits_for_a_person(spec: ModelDeploymentSpec, candidate: CandidateStatus) -> bool:
+    """Whether the candidate is at a pause that only a request ends."""
+    if candidate.pause_released or not is_paused(spec, candidate):
+        return False
+    return duration_s(spec.rollout.steps[candidate.step]) is None

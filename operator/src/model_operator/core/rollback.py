@@ -98,10 +98,14 @@ def _of_baking(view: View) -> Change | None:
         if view.observed.target.revision != stable.revision:
             return None  # a mended version may be on its way: nothing better is to be had
         return _no_healthy_target(view, stable.revision, former.revision, cause)
+    candidate = view.status.candidate
+    if candidate is not None and candidate.revision == former.revision:
+        candidate = None  # the user was already on the way back to it
     status = replace(
         view.status,
-        stable=StableStatus(revision=former.revision, since_time=view.time),
+        stable=StableStatus(revision=former.revision, digest=former.digest, since_time=view.time),
         former=None,
+        candidate=candidate,
         rolled_back=remember(view, stable.revision, cause),
         rollout=view.state("RolledBack", cause.reason, cause.message),
     )
@@ -143,6 +147,8 @@ def _broken(view: View, revision: str, *, weighted: bool) -> Cause | None:
         return Cause(workload.failure.reason, workload.failure.message)
     if not weighted:
         return None
+    if workload is not None and workload.replicas == 0:
+        return None  # nobody asked for a pod that could be ready
     if workload is None or workload.ready == 0:
         detail = f": {workload.failure.message}" if workload and workload.failure else ""
         return Cause("ReadinessCollapsed", f"no pod of {revision} is ready{detail}")

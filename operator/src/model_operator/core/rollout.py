@@ -9,13 +9,12 @@ from __future__ import annotations
 from model_operator.api.times import parse_time
 from model_operator.api.types import ModelDeploymentSpec, ModelDeploymentStatus, replace
 from model_operator.core.allocation import make_plan
-from model_operator.core.conditions import GATEWAY_ANSWERS_S, complete
+from model_operator.core.conditions import GATEWAY_ANSWERS_S, STALLED_STATES, complete
 from model_operator.core.decision import BakeEnded, Decision, Plan
 from model_operator.core.introduction import first, start, superseded
 from model_operator.core.observed import Judgement, Observed
 from model_operator.core.progress import patience_s, progress
 from model_operator.core.requests import answer_request
-from model_operator.core.restore import restored
 from model_operator.core.rollback import release_others, rollback
 from model_operator.core.steps import duration_s, elapsed_s, stop_clock
 from model_operator.core.view import Change, View
@@ -64,7 +63,7 @@ def _falls(plan: Plan, status: ModelDeploymentStatus, observed: Observed) -> boo
 
 def _next(view: View) -> Change:
     """The first rule that has something to say."""
-    change = rollback(view) or restored(view)
+    change = rollback(view)
     if change is not None:
         return change
     if view.spec.suspend:
@@ -83,10 +82,16 @@ def _next(view: View) -> Change:
 def _suspended(view: View) -> Change:
     candidate = view.status.candidate
     if candidate is not None:
-        candidate = replace(stop_clock(candidate, view.now), waiting_since_time=None)
+        # time in which nobody may do anything is neither want of progress nor of evidence
+        candidate = replace(
+            stop_clock(candidate, view.now), waiting_since_time=None, insufficient_since_time=None
+        )
+    status = replace(view.status, candidate=candidate)
+    if view.status.rollout.state in STALLED_STATES:
+        return Change(status)  # why it stopped stays to be read
     message = "suspended; nothing changes until spec.suspend is false"
     rollout = view.state(view.status.rollout.state, "Suspended", message)
-    return Change(replace(view.status, candidate=candidate, rollout=rollout))
+    return Change(replace(status, rollout=rollout))
 
 
 def _bake_end(view: View) -> Change | None:

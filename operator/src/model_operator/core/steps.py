@@ -49,6 +49,18 @@ def level(steps: Sequence[Step], index: int) -> int:
     return PREFLIGHT
 
 
+def path(steps: Sequence[Step], index: int) -> str:
+    """The steps up to one, without their times, so that an edit of them can be told.
+
+    >>> from model_operator.api.types import Duration, Pause, SetWeight
+    >>> five = Step(set_weight=SetWeight(percent=5, duration=Duration("1m")))
+    >>> path([five, Step(pause=Pause())], 1)
+    '5 pause'
+    """
+    taken = steps[: index + 1]
+    return " ".join(str(s.set_weight.percent) if s.set_weight else "pause" for s in taken)
+
+
 def duration_s(step: Step) -> float | None:
     """How long a step is held at least, seconds; None for a pause that waits for a person."""
     if step.set_weight is not None:

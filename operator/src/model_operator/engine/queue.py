@@ -126,7 +126,8 @@ class WorkQueue(Generic[K]):
         """Begin nothing more; `run` returns when the present handlers are through."""
         self._stopping = True
         for attempt in filter(None, self._running.values()):
-            attempt.patience.reschedule(None)
+            if not attempt.patience.expired():
+                attempt.patience.reschedule(None)
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

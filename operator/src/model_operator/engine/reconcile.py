@@ -352,7 +352,7 @@ class Reconciler:
     def _follow(self, subject: Subject, wanted: Wanted) -> None:
         """Analyse who is on trial, and watch those drain who lost their weight."""
         key, status = subject.key, subject.status
-        on_trial = None if wanted.spec.suspend else trial(wanted.spec, status)
+        on_trial = trial(wanted.spec, status)
         tests = self.recorder.tests(key, on_trial.revision) if on_trial else {}
         self.analyst.follow(key, on_trial, wanted.spec.rollout.analysis, tests)
         self.drains.follow(key, self._leaving(key, status))

@@ -13,14 +13,14 @@ from model_operator.api.times import parse_time
 from model_operator.api.types import (
     ModelDeploymentStatus,
     ModelRevisionStatus,
+    RequestStatus,
     RolledBackStatus,
     StableStatus,
-    replace,
 )
-from model_operator.core.httproute import read_weights
+from model_operator.core.httproute import read_mark, read_weights
 from model_operator.core.rollback import ROLLED_BACK_LIMIT
 from model_operator.engine.evidence import read_record
-from model_operator.engine.snapshot import Subject
+from model_operator.engine.snapshot import Subject, read_request
 from model_operator.engine.store import Manifest, Store
 
 logger = logging.getLogger(__name__)
@@ -39,9 +39,10 @@ def with_roles(store: Store, subject: Subject) -> Subject:
     digest = records[stable]["spec"]["model"]["digest"]
     restored = ModelDeploymentStatus(
         stable=StableStatus(revision=stable, digest=digest),
-        rolled_back=_rolled_back(records, stable),
+        rolled_back=(*_rolled_back(records, stable), *_left(store, subject, records, stable)),
+        last_request=status.last_request or _answered(subject),
     )
-    return subject.with_status(replace(restored, last_request=status.last_request))
+    return subject.with_status(restored)
 
 
 def _records(store: Store, subject: Subject) -> dict[str, Manifest]:
@@ -64,6 +65,9 @@ def _stable(store: Store, subject: Subject, records: dict[str, Manifest]) -> str
     statuses = {name: read_record(manifest) for name, manifest in records.items()}
     promoted = {name for name, status in statuses.items() if status.promoted_time}
     selected = _selected(store.get("Service", key.namespace, key.name), subject)
+    back = _taken_back(store, subject, selected, promoted)
+    if back is not None:
+        return back
     if selected in promoted:
         return selected
     standing = [name for name in promoted if _stands(statuses[name])]
@@ -76,6 +80,47 @@ def _stable(store: Store, subject: Subject, records: dict[str, Manifest]) -> str
         return None
     weights = {name: weight for name, weight in read_weights(route).items() if name in records}
     return max(weights, key=lambda name: weights[name]) if weights else None
+
+
+def _taken_back(
+    store: Store, subject: Subject, selected: str | None, promoted: set[str]
+) -> str | None:
+    """Whom a bake's rollback gave the traffic to, whose status was never written."""
+    route = store.get("HTTPRoute", subject.key.namespace, subject.key.name)
+    if route is None or controller_uid(route) != subject.parent.uid or not read_mark(route):
+        return None
+    weighted = {name for name, weight in read_weights(route).items() if weight > 0}
+    if selected in weighted or len(weighted) != 1:
+        return None
+    (revision,) = weighted
+    return revision if revision in promoted else None
+
+
+def _left(
+    store: Store, subject: Subject, records: dict[str, Manifest], stable: str
+) -> tuple[RolledBackStatus, ...]:
+    """Whom such a rollback took off: nothing but the route and the Service tell of it."""
+    key = subject.key
+    selected = _selected(store.get("Service", key.namespace, key.name), subject)
+    route = store.get("HTTPRoute", key.namespace, key.name)
+    mark = read_mark(route) if route is not None else None
+    if selected is None or selected == stable or selected not in records or mark is None:
+        return ()
+    return (RolledBackStatus(revision=selected, reason="Recovered", time=mark),)
+
+
+def _answered(subject: Subject) -> RequestStatus | None:
+    """The request that is there counts as done: it may be an old one."""
+    request = read_request(subject.manifest)
+    if request is None:
+        return None
+    return RequestStatus(
+        id=request.id,
+        action=request.action,
+        revision=request.revision,
+        result="refused: the status was lost, and it may have been done",
+        time=subject.manifest["metadata"]["creationTimestamp"],
+    )
 
 
 def _selected(service: Manifest | None, subject: Subject) -> str | None:
@@ -102,7 +147,8 @@ def _rolled_back(records: dict[str, Manifest], stable: str) -> tuple[RolledBackS
             time=record.rolled_back_time,
         )
         for name, manifest in records.items()
-        if name != stable and (record := read_record(manifest)).rolled_back_time is not None
+        if name != stable and (record := read_record(manifest)).rolled_back_time
+        if not _stands(record)
     ]
     entries.sort(key=lambda entry: parse_time(entry.time))
-    return tuple(entries[-ROLLED_BACK_LIMIT:])
+    return tuple(entries[1 - ROLLED_BACK_LIMIT :])

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 
 import msgspec
 
-from model_operator.adapters.ownership import controller_uid
 from model_operator.api.labels import REQUEST
 from model_operator.api.parse import parse_spec, parse_status
 from model_operator.api.types import ModelDeploymentSpec, ModelDeploymentStatus
 from model_operator.core.desired import Parent
 from model_operator.core.httproute import read_acceptance, read_mark, read_weights
-from model_operator.core.observed import Observed, Past, Request, Route, Target, Workload
+from model_operator.core.observed import Observed, Request, Route, Target, Workload
 from model_operator.core.revision import revision_name
 from model_operator.core.signatures import Signatures
-from model_operator.engine.evidence import read_record
 from model_operator.engine.store import Key, Manifest, Store, revision_of
 from model_operator.engine.workload import workload
 
@@ -112,9 +110,8 @@ def observe(
         target=target,
         workloads=_workloads(store, key, now),
         route=read_route(route, drained) if route is not None else None,
-        request=_request(subject.manifest),
+        request=read_request(subject.manifest),
         signatures=signatures,
-        past=_past(store, subject),
         rollback_enabled=rollback_enabled,
     )
 
@@ -143,28 +140,7 @@ def _workloads(store: Store, key: Key, now: float) -> dict[str, Workload]:
     }
 
 
-def _past(store: Store, subject: Subject) -> tuple[Past, ...]:
-    """What the records say, where they may be needed: while the status names no stable revision."""
-    if subject.status.stable is not None:
-        return ()
-    past = []
-    for manifest in store.children(subject.key, "ModelRevision"):
-        if controller_uid(manifest) == subject.parent.uid:
-            record = read_record(manifest)
-            digest = manifest["spec"]["model"]["digest"]
-            past.append(
-                Past(
-                    revision=manifest["metadata"]["name"],
-                    digest=digest,
-                    promoted_time=record.promoted_time,
-                    rolled_back_time=record.rolled_back_time,
-                    rolled_back_reason=record.rolled_back_reason,
-                )
-            )
-    return tuple(past)
-
-
-def _request(manifest: Manifest) -> Request | None:
+def read_request(manifest: Manifest) -> Request | None:
     """A person's request; one that cannot be read is none, as nothing could be answered."""
     text = (manifest["metadata"].get("annotations") or {}).get(REQUEST)
     if not text:
