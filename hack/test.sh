@@ -20,7 +20,7 @@ cluster up
 cluster images
 
 code=0
-.venv/bin/python -m pytest -m "$select" -n 2 --dist loadscope --durations=25 \
+.venv/bin/python -m pytest -m "$select" -n 2 --dist loadscope --no-loadscope-reorder --durations=25 \
     --junit-xml=build/tests.xml tests 2>&1 |
     tee build/tests.log || code=$?
 if [ -z "$select" ]; then .venv/bin/python hack/keep_full_result.py build/tests.xml docs/test-full.md; fi
