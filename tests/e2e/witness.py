@@ -66,6 +66,7 @@ class Witness:
     history: History
     told: Sequence[Told] | None
     disturbed: tuple[Interval, ...]
+    slack_s: float = 0.0
 
     def quiet_s(self, begin: float, end: float) -> float:
         """Seconds of an interval in which nothing was disturbed."""
