@@ -19,6 +19,8 @@ OPERATOR = "model-operator"
 
 CHART = Path(__file__).parents[2] / "charts" / OPERATOR
 REQUEST_TIMEOUT_S = 10
+LAST_ANSWERS_S = 60
+"""More than a request may take that was sent when the load was stopped."""
 BAD_REQUEST = 400
 
 
@@ -112,7 +114,7 @@ class LoadGenerator:
 
     def stop(self) -> None:
         """Stops and waits for the answers that are still out."""
-        self._call("POST", "stop")
+        self._call("POST", "stop", timeout_s=LAST_ANSWERS_S)
 
     def windows(self, since: int) -> list[Window]:
         """The closed windows from number `since` on.
@@ -135,6 +137,7 @@ class LoadGenerator:
         *,
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
+        timeout_s: float = REQUEST_TIMEOUT_S,
     ) -> dict[str, Any]:
         response: Any = self.api.call_api(
             *self.api.param_serialize(
@@ -148,7 +151,7 @@ class LoadGenerator:
                 body=body,
                 auth_settings=["BearerToken"],
             ),
-            _request_timeout=REQUEST_TIMEOUT_S,
+            _request_timeout=timeout_s,
         )
         text: bytes = response.read()
         if response.status >= BAD_REQUEST:

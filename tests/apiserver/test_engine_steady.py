@@ -169,6 +169,11 @@ async def test_an_operator_that_restarts_in_a_step_goes_on_in_it(
         configured = settings(controllers.kubeconfig, namespace)
         async with operator(configured):
             old, new = await paused_at_25(played)
+
+            async def clock_runs() -> bool:
+                return "stepClockTime" in (await played.status())["candidate"]
+
+            await played.until("the pause is confirmed", clock_runs)
         before = await resource_versions(played)
         # when the operator comes back
         async with operator(configured):

@@ -13,7 +13,7 @@ import pytest
 from kubernetes import client
 
 from hack.demo.cluster import kubectl
-from hack.demo.history import Outcome
+from hack.demo.history import History, Outcome
 from hack.demo.judge import judge
 from hack.demo.recorder import new_watch
 from tests.e2e.conftest import CORRUPT, HUNGRY, SLOW
@@ -128,6 +128,7 @@ def test_s25_drift_is_undone_within_a_second(stage: Stage) -> None:
     s = stage(step_s=30).serving(1)
     digest = s.apply(2).digest
     revision = s.wait_for_weight(digest, 5)
+    s.wait("confirmed", lambda h: confirmed(h, revision) == 5, 30)
     began = time.time()
     patch = [{"op": "replace", "path": "/spec/rules/0/backendRefs/0/weight", "value": 77}]
     kubectl("-n", s.namespace, "patch", "httproute", NAME, "--type=json", "-p", json.dumps(patch))
@@ -171,6 +172,12 @@ def test_s30_collapsed_readiness_takes_the_weight_within_two_seconds(
     spans = s.history.spans(revision)
     assert spans[-1].percent == 0
     assert spans[-1].start - gone_at < 2.0
+
+
+def confirmed(history: History, revision: str) -> int | None:
+    """The weight that the operator knows the gateway to apply: only from then on others drift."""
+    shares = {entry.revision: entry.confirmed_percent for entry in history.status.traffic}
+    return shares.get(revision)
 
 
 def delete_pods(core: Any, namespace: str, revision: str) -> float:
