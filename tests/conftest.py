@@ -20,6 +20,7 @@ asyncio.set_event_loop(None)
 # Tests of one group run one by one: those of the cluster disturb each other, and the API server of
 # the others is slow to start.
 GROUPS: Final = {"e2e": "cluster", "apiserver": "apiserver", "chart": "apiserver"}
+LOW_PRIORITY: Final = 10
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,6 +30,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(
             key=lambda item: order.index(tier) if (tier := _folder(item.nodeid)) in GROUPS else 9
         )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What runs beside the tests of the cluster gives way to them: they look at times."""
+    if "PYTEST_XDIST_WORKER" in os.environ and _folder(item.nodeid) != "e2e":
+        os.setpriority(os.PRIO_PROCESS, 0, LOW_PRIORITY)
 
 
 def _folder(nodeid: str) -> str:
