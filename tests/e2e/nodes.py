@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from hack.demo.cluster import OPERATOR, kubectl
+from hack.demo.nodes import cut_power, drain, is_own_cluster, restore_power, uncordon
 
 SYSTEM = "kube-system"
 IMAGE = "localhost/model-demo:dev"
 GATEWAY = "gateway"
 MONITORING = "monitoring"
-ROOT = Path(__file__).parents[2]
 
 
 def workers() -> list[str]:
@@ -92,25 +88,19 @@ def cleared(node: str) -> Iterator[None]:
         kubectl("uncordon", node)
 
 
-def power(action: str, node: str) -> None:
-    """Stop a node as a machine that loses its power stops, or start it again and wait for it.
+@contextmanager
+def powered_off(node: str) -> Iterator[None]:
+    """Within it a node has no power; afterwards it is back and ready.
 
     Skips the test on a cluster that is not the project's own: nothing else can do that.
     """
-    own = _hack_cluster("kubeconfig").strip()
-    if Path(own) != Path(os.environ.get("KUBECONFIG", "~/.kube/config")).expanduser():
+    if not is_own_cluster():
         pytest.skip("only the project's own cluster has nodes that can be switched off")
-    _hack_cluster("node", action, str(workers().index(node) + 1))
-
-
-@contextmanager
-def powered_off(node: str) -> Iterator[None]:
-    """Within it a node has no power; afterwards it is back and ready."""
-    power("stop", node)
+    cut_power(node)
     try:
         yield
     finally:
-        power("start", node)
+        restore_power(node)
 
 
 @contextmanager
@@ -124,6 +114,19 @@ def pods_cut_off(node: str, other: str) -> Iterator[None]:
         run_on(node, f"ip rule del {rule}")
 
 
-def _hack_cluster(*arguments: str) -> str:
-    command = [sys.executable, "-m", "hack.cluster", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+@contextmanager
+def drained(node: str, name: str) -> Iterator[None]:
+    """Within it a node has none of a ModelDeployment's pods, and takes nothing new."""
+    drain(node, name)
+    try:
+        yield
+    finally:
+        uncordon(node)
+
+
+def kill_operator() -> None:
+    """All of its pods at once, without a chance to say good-bye."""
+    kubectl(
+        "-n", OPERATOR, "delete", "pod", "-l", f"app.kubernetes.io/name={OPERATOR}", "--force",
+        "--grace-period=0", "--wait=false",
+    )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hack.demo.cluster import OPERATOR, kubectl
+from hack.demo.cluster import kubectl
 from hack.demo.history import History, Outcome
 from tests.e2e import nodes
 from tests.e2e.scene import NAME, Scene, failed
@@ -71,14 +71,8 @@ def test_s36_a_drained_node_costs_no_request_and_keeps_the_floor(stage: Stage) -
     in_canary(s)
     node = nodes.workers()[0]
     begin = time.time()
-    kubectl(
-        "drain", node, f"--pod-selector=modeldeployment.dev/name={NAME}", "--delete-emptydir-data",
-        "--timeout=120s",
-    )  # fmt: skip
-    try:
+    with nodes.drained(node, NAME):
         s.wait_for_promotion()
-    finally:
-        kubectl("uncordon", node)
     history = s.stop()
     stables = [seen.status.stable for seen in history.statuses if seen.at > begin]
     floors = [stable.ready_replicas for stable in stables if stable is not None]
@@ -236,16 +230,8 @@ def test_s28_a_route_that_no_gateway_accepts_stops_the_rollout(stage: Stage) -> 
 def test_the_operator_killed_in_mid_canary_costs_nothing(stage: Stage) -> None:
     s = serving(stage)
     in_canary(s)
-    kill_operator()
+    nodes.kill_operator()
     s.wait_for_promotion()
     history = s.stop()
     assert failed(history) == 0
     assert not_rolled_back(history)
-
-
-def kill_operator() -> None:
-    """All of its pods at once, without a chance to say good-bye."""
-    kubectl(
-        "-n", OPERATOR, "delete", "pod", "-l", f"app.kubernetes.io/name={OPERATOR}", "--force",
-        "--grace-period=0", "--wait=false",
-    )  # fmt: skip

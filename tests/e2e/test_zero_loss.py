@@ -18,7 +18,6 @@ from hack.demo.history import History, Outcome
 from tests.e2e import nodes
 from tests.e2e.conftest import LONG
 from tests.e2e.scene import NAME, Scene, failed
-from tests.e2e.test_cluster_faults import kill_operator
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -61,12 +60,10 @@ def disturb(turn: int) -> None:
     """Kill the operator, drain a node, or leave it be, in turns."""
     match turn % 3:
         case 0:
-            kill_operator()
+            nodes.kill_operator()
         case 2:
-            node = nodes.workers()[turn % 2]
-            selector = f"--pod-selector=modeldeployment.dev/name={NAME}"
-            kubectl("drain", node, selector, "--delete-emptydir-data", "--timeout=120s")
-            kubectl("uncordon", node)
+            with nodes.drained(nodes.workers()[turn % 2], NAME):
+                pass
 
 
 def assert_no_connection_is_pinned(history: History) -> None:

@@ -6,8 +6,8 @@ from model_operator.api.types import CandidateStatus, StableStatus, replace
 from model_operator.core.allocation import foreign_weight
 from model_operator.core.decision import FirstFailed, Promoted, Started, Superseded, Transition
 from model_operator.core.observed import NO_ROOM
-from model_operator.core.rollback import is_rolled_back, only_one_that_serves
-from model_operator.core.steps import PREFLIGHT, stop_clock
+from model_operator.core.rollback import is_rolled_back, keep_serving, only_one_that_serves
+from model_operator.core.steps import PREFLIGHT
 from model_operator.core.view import Change, View
 
 
@@ -51,8 +51,7 @@ def superseded(view: View) -> Change | None:
         return None
     if only_one_that_serves(view, candidate, view.stable):
         message = f"{target.revision} waits: no pod of {view.stable} is ready to take the traffic"
-        held = replace(stop_clock(candidate, view.now), waiting_since_time=None)
-        return view.with_candidate(held, view.state("Held", "NoHealthyTarget", message))
+        return keep_serving(view, candidate, message)
     gone = Superseded(candidate.revision, target.revision)
     rollout = view.state("Idle", "Superseded", f"{candidate.revision} gave way")
     return Change(replace(view.status, candidate=None, rollout=rollout), (gone,))

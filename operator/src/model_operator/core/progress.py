@@ -24,11 +24,12 @@ from model_operator.core.decision import (
 from model_operator.core.observed import NO_ROOM
 from model_operator.core.preflight import unread
 from model_operator.core.requests import waits_for_a_person
-from model_operator.core.rollback import only_one_that_serves, overdue
+from model_operator.core.rollback import keep_serving, only_one_that_serves, overdue
 from model_operator.core.steps import (
     PREFLIGHT,
     duration_s,
     elapsed_s,
+    freeze,
     level,
     path,
     percent_at,
@@ -110,9 +111,8 @@ def _realign(view: View, candidate: CandidateStatus) -> Change:
     index = level(steps, index)
     percent = percent_at(steps, index)
     if percent < candidate.percent and only_one_that_serves(view, candidate, view.stable or ""):
-        held = replace(stop_clock(candidate, view.now), waiting_since_time=None)
         message = f"no pod of {view.stable} is ready to take the traffic"
-        return view.with_candidate(held, view.state("Held", "NoHealthyTarget", message))
+        return keep_serving(view, candidate, message)
     entered = _entered(view, candidate, index, percent)
     message = f"the steps were changed: {candidate.revision} is at {percent} % now"
     return view.with_candidate(
@@ -182,7 +182,7 @@ def _held(view: View, candidate: CandidateStatus) -> Change | None:
     missing = since is not None and view.now - parse_time(since) >= patience_s(view.spec)
     if verdict.outcome is not Outcome.ERROR and not missing:
         return None
-    held = replace(stop_clock(candidate, view.now), waiting_since_time=None)
+    held = freeze(candidate, view.now)
     rollout = view.state("Held", verdict.reason, verdict.message)
     before = view.status.rollout
     if (before.state, before.reason) == ("Held", verdict.reason):

@@ -16,7 +16,7 @@ from model_operator.api.types import (
 )
 from model_operator.core.decision import NoHealthyTarget, RolledBack
 from model_operator.core.preflight import SIGNATURE_CHANGED, refusal
-from model_operator.core.steps import stop_clock
+from model_operator.core.steps import freeze
 from model_operator.core.verdict import Outcome
 from model_operator.core.view import Change, View
 
@@ -85,6 +85,12 @@ def only_one_that_serves(view: View, candidate: CandidateStatus, stable: str) ->
     exposed = candidate.percent > 0 or view.observed.weight(candidate.revision) > 0
     observed = view.observed
     return exposed and observed.ready(stable) == 0 and observed.ready(candidate.revision) > 0
+
+
+def keep_serving(view: View, candidate: CandidateStatus, message: str) -> Change:
+    """The only one that serves stays on its weight until stable can take the traffic."""
+    held = freeze(candidate, view.now)
+    return view.with_candidate(held, view.state("Held", "NoHealthyTarget", message))
 
 
 def _of_baking(view: View) -> Change | None:
@@ -234,7 +240,7 @@ def _no_healthy_target(view: View, revision: str, target: str, cause: Cause) -> 
     message = f"{cause.reason}: {cause.message}; but no pod of {target} is ready"
     before, candidate = view.status.rollout, view.status.candidate
     if candidate is not None:
-        candidate = replace(stop_clock(candidate, view.now), waiting_since_time=None)
+        candidate = freeze(candidate, view.now)
     rollout = view.state("Held", "NoHealthyTarget", message)
     status = replace(view.status, candidate=candidate, rollout=rollout)
     if before.reason == "NoHealthyTarget":

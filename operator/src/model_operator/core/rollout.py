@@ -16,7 +16,7 @@ from model_operator.core.observed import Judgement, Observed
 from model_operator.core.progress import patience_s, progress
 from model_operator.core.requests import answer_request
 from model_operator.core.rollback import release_others, rollback
-from model_operator.core.steps import duration_s, elapsed_s, stop_clock
+from model_operator.core.steps import duration_s, elapsed_s, freeze
 from model_operator.core.view import Change, View
 
 
@@ -83,9 +83,7 @@ def _suspended(view: View) -> Change:
     candidate = view.status.candidate
     if candidate is not None:
         # time in which nobody may do anything is neither want of progress nor of evidence
-        candidate = replace(
-            stop_clock(candidate, view.now), waiting_since_time=None, insufficient_since_time=None
-        )
+        candidate = replace(freeze(candidate, view.now), insufficient_since_time=None)
     status = replace(view.status, candidate=candidate)
     if view.status.rollout.state in STALLED_STATES:
         return Change(status)  # why it stopped stays to be read

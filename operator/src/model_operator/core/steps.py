@@ -90,3 +90,8 @@ def stop_clock(candidate: CandidateStatus, now: float) -> CandidateStatus:
         return candidate
     elapsed = round(elapsed_s(candidate, now), 3)
     return replace(candidate, step_clock_time=None, step_elapsed_seconds=elapsed)
+
+
+def freeze(candidate: CandidateStatus, now: float) -> CandidateStatus:
+    """The candidate with all of its clocks stopped: nothing that it can do is awaited."""
+    return replace(stop_clock(candidate, now), waiting_since_time=None)
