@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -129,20 +129,20 @@ def test_s25_drift_is_undone_within_a_second(stage: Stage) -> None:
     digest = s.apply(2).digest
     revision = s.wait_for_weight(digest, 5)
     s.wait("confirmed", lambda h: confirmed(h, revision) == 5, 30)
-    began = time.time()
+    planned, began = s.history.routes[-1].weights, time.time()
     patch = [{"op": "replace", "path": "/spec/rules/0/backendRefs/0/weight", "value": 77}]
     kubectl("-n", s.namespace, "patch", "httproute", NAME, "--type=json", "-p", json.dumps(patch))
-    s.wait("drift undone", lambda h: len(drift(h, revision, began)) == 2, 10)
-    drifted, undone = drift(s.history, revision, began)
+    s.wait("drift undone", lambda h: len(drift(h, planned, began)) == 2, 10)
+    drifted, undone = drift(s.history, planned, began)
     assert undone - drifted < 1.0
     wait_for_event(s, "RouteDrift")
 
 
-def drift(history: History, revision: str, since: float) -> list[float]:
-    """When the route was first seen with another weight than 5 %, and when with 5 % again."""
+def drift(history: History, planned: Mapping[str, int], since: float) -> list[float]:
+    """When the route was first seen with other weights than planned, and when with these again."""
     routes = iter([r for r in history.routes if r.at > since])
-    drifted = next((r.at for r in routes if r.weights.get(revision) != 5), None)
-    undone = next((r.at for r in routes if r.weights.get(revision) == 5), None)
+    drifted = next((r.at for r in routes if r.weights != planned), None)
+    undone = next((r.at for r in routes if r.weights == planned), None)
     return [at for at in (drifted, undone) if at is not None]
 
 
