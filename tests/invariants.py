@@ -98,9 +98,6 @@ def i2_rises_only_after_a_pass(moment: Moment, _: Ledger) -> None:
     now = moment.decision.plan.weights.get(revision, 0)
     promoted = after.stable is not None and after.stable.revision == revision
     if now > was > 0 or promoted:
-        if promoted and was == 0:
-            assert not any(s.set_weight for s in moment.spec.rollout.steps)
-            return
         assert outcome_for_candidate(moment) is Outcome.PASS
 
 
@@ -114,6 +111,18 @@ def i3_weight_has_capacity(moment: Moment, _: Ledger) -> None:
         assert ready >= max(1, moment.spec.replicas)
     elif after is not None and after.revision == revision and after.percent > before.percent:
         assert ready >= max(1, math.ceil(moment.spec.replicas * after.percent / 100))
+    elif runs(moment):
+        assert after is not None
+        assert ready >= max(1, math.ceil(moment.spec.replicas * after.percent / 100))
+
+
+def runs(moment: Moment) -> bool:
+    """Whether time counts for the candidate's weight, and nothing but time changed."""
+    candidate, steps = moment.decision.status.candidate, moment.spec.rollout.steps
+    if candidate is None or candidate.warm or not 0 <= candidate.step < len(steps):
+        return False
+    counts = candidate.step_clock_time is not None and steps[candidate.step].pause is None
+    return counts and not moment.decision.transitions
 
 
 def must_roll_back(moment: Moment) -> bool:

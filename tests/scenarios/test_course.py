@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from model_operator.api.types import Duration, OnInsufficient, replace
-from model_operator.core.observed import NO_ROOM
 from tests.builders import pause, spec, weight
 from tests.scenarios.staged import ANALYSIS, at_weight, world
 from tests.scenarios.world import Model, World, unavailable
@@ -43,17 +42,17 @@ def test_s32_held_time_does_not_count() -> None:
     w.run_until(lambda w: w.weight("two") == 100)
 
 
-def test_no_room_for_the_next_weight_is_said_and_the_weight_stays() -> None:
-    w = world(replicas=4)
-    w = at_weight(w, "two", 25)
-    w.room = {"two": 1}
-    w.run(60)
-    assert w.weight("two") == 25
-    assert w.condition("Stalled") == ("True", NO_ROOM)
-    assert "1 of 2 pods" in w.status.rollout.message
-    w.room = {}
-    w.run_until(lambda w: w.weight("two") == 100)
-    assert w.condition("Stalled")[0] == "False"
+def test_s14_drift_of_the_route_does_not_begin_the_hold_anew() -> None:
+    w = at_weight(world(), "two", 25)
+    patience = replace(ANALYSIS, on_insufficient=OnInsufficient(hold=Duration("120s")))
+    w.spec = replace(w.spec, rollout=replace(w.spec.rollout, analysis=patience))
+    w.rate, begin = 0.0, w.now
+    while w.state() != "RolledBack":
+        assert w.now - begin < 150, w.story()
+        w.run(20)
+        w.weights = {"one": 20, "two": 80}
+    assert w.status.rolled_back[-1].reason == "InsufficientData"
+    assert w.now - begin >= 120
 
 
 @pytest.mark.parametrize("moment", ["preflight", "25", "bake"])

@@ -229,6 +229,7 @@ BROKEN = (
     Broken(f"{_STEPS}[0].setWeight.duration", 90, "must be of type string", "must be a string"),
     Broken(f"{_STEPS}[0].setWeight.duration", DELETED, "Required value", "is required"),
     Broken(f"{_STEPS}[2].pause.duration", "0s", _ZERO_WORDS, _ZERO_WORDS),
+    Broken(_STEPS, [{"pause": {}}], "steps need a setWeight", "need a setWeight"),
     Broken("spec.rollout.progressDeadline", "0s", _ZERO_WORDS, _ZERO_WORDS),
     Broken("spec.rollout.bake.duration", "-1m", "should match", "is not a duration"),
     Broken("spec.rollout.bake.replicas", 0, "greater than or equal to 1", ">= 1"),

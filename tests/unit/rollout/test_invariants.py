@@ -352,6 +352,10 @@ def _weight_without_pods(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(View, "needed", lambda *_: 0)
 
 
+def _time_counts_without_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "_weakened", lambda *_: None)
+
+
 def _pods_gone_before_the_route(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allocation, "_leaving", lambda *_: {})
 
@@ -407,6 +411,7 @@ def _no_mark_on_the_route(monkeypatch: pytest.MonkeyPatch) -> None:
         ("I1", _too_much_weight),
         ("I2", _rise_without_a_verdict),
         ("I3", _weight_without_pods),
+        ("I3", _time_counts_without_pods),
         ("I4", _failure_forgotten),
         ("I5", _pods_gone_before_the_route),
         ("I5", _stable_below_its_floor),

@@ -175,3 +175,10 @@ def test_the_record_says_whose_signature_was_not_compared(
     said = uncompared(Signatures(dict.fromkeys(known, PLAIN)), NEW, OLD)
 
     assert said is None if words is None else words in (said or "")
+
+
+def test_a_revision_that_waits_for_its_turn_is_under_way() -> None:
+    crowded = replace(WORLD, route=Route(weights={OLD: 70, "digits-older": 30}, accepted=True))
+    decision = decide(spec(), change(STATUS, candidate=None), crowded, None, NOW)
+    conditions = {c.type: (c.status, c.reason) for c in decision.status.conditions}
+    assert conditions["Reconciling"] == ("True", "Queued")

@@ -342,13 +342,19 @@ class Rollout(Strict, frozen=True, kw_only=True):
             "has(t.setWeight) && t.setWeight.percent == s.setWeight.percent))",
             "weights must rise from step to step, such as 5, 25, 50",
         ),
+        Rule(
+            "!has(self.steps) || self.steps.exists(s, has(s.setWeight))",
+            "steps need a setWeight, such as {percent: 5, duration: 2m}: a candidate without "
+            "requests cannot be judged",
+        ),
     )
 
     steps: Annotated[
         tuple[Step, ...],
         Meta(
-            description="Weights and pauses, in order; weights rise, and after the last step the "
-            "candidate is promoted. Default: 5 %, 25 % and 50 % for 2m each.",
+            description="Weights and pauses, in order, at least one weight; weights rise, and "
+            "after the last step the candidate is promoted. Default: 5 %, 25 % and 50 % for 2m "
+            "each.",
             min_length=1,
             max_length=32,
             extra_json_schema=ATOMIC,
@@ -385,8 +391,14 @@ class Rollout(Strict, frozen=True, kw_only=True):
     ] = Analysis()
 
     def __post_init__(self) -> None:
-        """Check that the weights rise and the deadline."""
+        """Check the weights, that they rise, and the deadline."""
         weights = [(i, s.set_weight.percent) for i, s in enumerate(self.steps) if s.set_weight]
+        if not weights:
+            raise FieldError(
+                "need a setWeight, such as {percent: 5, duration: 2m}: a candidate without "
+                "requests cannot be judged",
+                ".steps",
+            )
         for (_, before), (index, percent) in pairwise(weights):
             if percent <= before:
                 raise FieldError(

@@ -185,7 +185,7 @@ def _reconciling(status: ModelDeploymentStatus, spec: ModelDeploymentSpec) -> Fo
     rollout, stable = status.rollout, status.stable
     if rollout.state in STALLED_STATES:
         return "False", rollout.reason, ""
-    if status.candidate is not None:
+    if status.candidate is not None or rollout.state == "Progressing":
         return "True", rollout.reason or "Progressing", rollout.message
     if stable is not None and stable.ready_replicas < spec.replicas:
         message = f"{stable.ready_replicas} of {spec.replicas} pods are ready"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model_operator.api.times import format_time, parse_time
+from model_operator.api.times import format_time
 from model_operator.api.types import (
     CandidateStatus,
     FormerStatus,
     ModelDeploymentSpec,
+    RolloutStatus,
     StableStatus,
     Step,
     replace,
@@ -23,13 +24,15 @@ from model_operator.core.decision import (
 )
 from model_operator.core.observed import NO_ROOM
 from model_operator.core.preflight import unread
-from model_operator.core.requests import waits_for_a_person
+from model_operator.core.requests import is_paused, waits_for_a_person
 from model_operator.core.rollback import keep_serving, only_one_that_serves, overdue
 from model_operator.core.steps import (
     PREFLIGHT,
     duration_s,
     elapsed_s,
+    end_wait,
     freeze,
+    insufficient_s,
     level,
     path,
     percent_at,
@@ -59,10 +62,13 @@ def progress(view: View) -> Change | None:
         )
     if _is_edited(view.spec.rollout.steps, candidate):
         return _realign(view, candidate)
+    unconfirmed = _unconfirmed(view, candidate)
+    if unconfirmed is not None:
+        return unconfirmed
     candidate = _evidence_clock(view, candidate)
     return (
-        _unconfirmed(view, candidate)
-        or _held(view, candidate)
+        _held(view, candidate)
+        or _weakened(view, candidate)
         or _running(view, candidate)
         or _advance(view, candidate)
     )
@@ -82,7 +88,9 @@ def _go_back(view: View, candidate: CandidateStatus) -> Change:
         return _promote(view, candidate)
     falls = 0 < percent < candidate.percent and view.observed.ready(view.stable) > 0
     if percent <= candidate.percent and not falls:
-        return _no_capacity(view, candidate, need)
+        # no deadline: it would give the traffic back to what the user wants to leave
+        waiting = freeze(candidate, view.now)
+        return view.with_candidate(waiting, _lacks_pods(view, candidate, need))
     entered = replace(candidate, percent=percent, waiting_since_time=view.time)
     message = f"{candidate.revision} goes to {percent} %: {ready} of {need} pods are ready"
     raising = view.state("Progressing", "Raising", message)
@@ -165,8 +173,10 @@ def _evidence_clock(view: View, candidate: CandidateStatus) -> CandidateStatus:
     if waits_for_a_person(view.spec, candidate):
         return replace(candidate, insufficient_since_time=None)
     missing = verdict.outcome is Outcome.INSUFFICIENT and not verdict.collecting
-    since = (candidate.insufficient_since_time or view.time) if missing else None
-    return replace(candidate, insufficient_since_time=since)
+    if not missing:
+        return replace(candidate, insufficient_since_time=None)
+    since = candidate.insufficient_since_time
+    return candidate if since is not None else replace(candidate, insufficient_since_time=view.time)
 
 
 def patience_s(spec: ModelDeploymentSpec) -> float:
@@ -178,8 +188,8 @@ def _held(view: View, candidate: CandidateStatus) -> Change | None:
     verdict = view.verdict
     if verdict is None or candidate.percent == 0 or waits_for_a_person(view.spec, candidate):
         return None
-    since = candidate.insufficient_since_time
-    missing = since is not None and view.now - parse_time(since) >= patience_s(view.spec)
+    missing_s = insufficient_s(candidate, view.now)
+    missing = missing_s is not None and missing_s >= patience_s(view.spec)
     if verdict.outcome is not Outcome.ERROR and not missing:
         return None
     held = freeze(candidate, view.now)
@@ -193,6 +203,18 @@ def _held(view: View, candidate: CandidateStatus) -> Change | None:
 
 def _is_evidence(verdict: Verdict | None) -> bool:
     return verdict is not None and (verdict.outcome is Outcome.PASS or verdict.collecting)
+
+
+def _weakened(view: View, candidate: CandidateStatus) -> Change | None:
+    """Pods that its weight needs are gone: the weight stays, and its time does not count."""
+    if candidate.percent == 0 or is_paused(view.spec, candidate):
+        return None
+    if view.status.rollout.state == "Held":
+        return None  # only evidence ends a hold
+    need = view.needed(candidate.percent)
+    if view.observed.ready(candidate.revision) >= need:
+        return None
+    return _no_capacity(view, candidate, need)
 
 
 def _running(view: View, candidate: CandidateStatus) -> Change | None:
@@ -211,7 +233,7 @@ def _running(view: View, candidate: CandidateStatus) -> Change | None:
         return view.with_candidate(stop_clock(candidate, view.now), view.status.rollout)
     resumed = view.status.rollout.state == "Held"
     transitions = (HoldEnded(candidate.revision),) if resumed else ()
-    candidate = replace(run_clock(candidate, view.now), waiting_since_time=None)
+    candidate = run_clock(end_wait(candidate, view.now), view.now)
     if candidate.step_start_time is None:
         candidate = replace(candidate, step_start_time=view.time)
     if over:
@@ -256,6 +278,12 @@ def _advance(view: View, candidate: CandidateStatus) -> Change:
 
 
 def _no_capacity(view: View, candidate: CandidateStatus, need: int) -> Change:
+    lacks = _lacks_pods(view, candidate, need)
+    return _waiting(view, candidate, lacks.reason, lacks.message)
+
+
+def _lacks_pods(view: View, candidate: CandidateStatus, need: int) -> RolloutStatus:
+    """The rollout's state while ready pods are missing."""
     workload = view.observed.workloads.get(candidate.revision)
     ready = workload.ready if workload else 0
     message = f"{ready} of {need} pods of {candidate.revision} are ready"
@@ -264,14 +292,14 @@ def _no_capacity(view: View, candidate: CandidateStatus, need: int) -> Change:
     reason = "Preflight" if candidate.step == PREFLIGHT else "WaitingForCapacity"
     if workload is not None and workload.failure and workload.failure.reason == NO_ROOM:
         reason = NO_ROOM
-    return _waiting(view, candidate, reason, message)
+    return view.state("Progressing", reason, message)
 
 
 def _waiting(view: View, candidate: CandidateStatus, reason: str, message: str) -> Change:
     """The step's clock stands still, and the progress deadline's runs."""
     waiting = stop_clock(candidate, view.now)
     if waiting.waiting_since_time is None:
-        waiting = replace(waiting, waiting_since_time=view.time, insufficient_since_time=None)
+        waiting = replace(waiting, waiting_since_time=view.time)
     return overdue(view, waiting, message) or view.with_candidate(
         waiting, view.state("Progressing", reason, message)
     )

@@ -16,7 +16,7 @@ from model_operator.api.types import (
 )
 from model_operator.core.decision import NoHealthyTarget, RolledBack
 from model_operator.core.preflight import SIGNATURE_CHANGED, refusal
-from model_operator.core.steps import freeze
+from model_operator.core.steps import freeze, insufficient_s
 from model_operator.core.verdict import Outcome
 from model_operator.core.view import Change, View
 
@@ -185,13 +185,13 @@ def _aborted(view: View, candidate: CandidateStatus) -> Cause | None:
 
 def _evidence_missing(view: View, candidate: CandidateStatus) -> Cause | None:
     policy = view.spec.rollout.analysis.on_insufficient
-    since = candidate.insufficient_since_time
+    missing_s = insufficient_s(candidate, view.now)
     verdict = view.verdict
-    if since is None or policy.then != "Rollback" or verdict is None:
+    if missing_s is None or policy.then != "Rollback" or verdict is None:
         return None
     if verdict.outcome is not Outcome.INSUFFICIENT or verdict.collecting:
         return None  # the status may be old: what is known now decides
-    if view.now - parse_time(since) < policy.hold.seconds:
+    if missing_s < policy.hold.seconds:
         return None
     return Cause("InsufficientData", f"no evidence for {policy.hold.text}")
 

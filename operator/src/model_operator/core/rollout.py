@@ -16,7 +16,7 @@ from model_operator.core.observed import Judgement, Observed
 from model_operator.core.progress import patience_s, progress
 from model_operator.core.requests import answer_request
 from model_operator.core.rollback import release_others, rollback
-from model_operator.core.steps import duration_s, elapsed_s, freeze
+from model_operator.core.steps import duration_s, elapsed_s, freeze, insufficient_s
 from model_operator.core.view import Change, View
 
 
@@ -136,10 +136,10 @@ def _next_s(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, now: float
                 limit - waited
                 for limit in (spec.rollout.progress_deadline.seconds, GATEWAY_ANSWERS_S)
             ]
-        if candidate.insufficient_since_time is not None:
-            waited = now - parse_time(candidate.insufficient_since_time)
+        missing_s = insufficient_s(candidate, now)
+        if missing_s is not None and candidate.waiting_since_time is None:
             limits = (patience_s(spec), spec.rollout.analysis.on_insufficient.hold.seconds)
-            due += [limit - waited for limit in limits]
+            due += [limit - missing_s for limit in limits]
     if former is not None and former.bake_end_time is not None:
         due.append(parse_time(former.bake_end_time) - now)
     return min((seconds for seconds in due if seconds > 0), default=None)

@@ -92,6 +92,27 @@ def stop_clock(candidate: CandidateStatus, now: float) -> CandidateStatus:
     return replace(candidate, step_clock_time=None, step_elapsed_seconds=elapsed)
 
 
+def insufficient_s(candidate: CandidateStatus, now: float) -> float | None:
+    """How long evidence has been missing, seconds; None when it is not.
+
+    While something else is awaited nothing is measured, so that time does not count.
+    """
+    since, waiting = candidate.insufficient_since_time, candidate.waiting_since_time
+    if since is None:
+        return None
+    until = parse_time(waiting) if waiting is not None else now
+    return max(0.0, until - parse_time(since))
+
+
+def end_wait(candidate: CandidateStatus, now: float) -> CandidateStatus:
+    """The candidate that awaits nothing any more."""
+    missing_s = insufficient_s(candidate, now)
+    since = format_time(now - missing_s) if missing_s is not None else None
+    if candidate.waiting_since_time is None:
+        since = candidate.insufficient_since_time
+    return replace(candidate, waiting_since_time=None, insufficient_since_time=since)
+
+
 def freeze(candidate: CandidateStatus, now: float) -> CandidateStatus:
     """The candidate with all of its clocks stopped: nothing that it can do is awaited."""
-    return replace(stop_clock(candidate, now), waiting_since_time=None)
+    return end_wait(stop_clock(candidate, now), now)
