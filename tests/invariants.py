@@ -27,7 +27,6 @@ COUNTS_WITHOUT_METRICS = {
     "CrashLooping",
     "Aborted",
     "ProgressDeadlineExceeded",
-    "Recovered",
     "DigestMismatch",
 }
 
@@ -172,6 +171,11 @@ def i11_missing_evidence_is_neither(moment: Moment, ledger: Ledger) -> None:
     back = rolled_back(moment)
     if back is None or candidate is None or back.revision != candidate.revision:
         return
+    route = moment.observed.route
+    if route is not None and route.rolled_back is not None:
+        mark = route.rolled_back
+        if (mark.revision, mark.rollout) == (back.revision, candidate.start_time):
+            return  # decided before, and told again by whoever came after a crash
     if outcome is Outcome.ERROR:
         assert back.reason in COUNTS_WITHOUT_METRICS
     if back.reason == "InsufficientData":

@@ -78,7 +78,7 @@ def boundary_of(call: Call) -> Boundary | None:
     """What begins with a write, None when nothing does."""
     if sets_weights(call):
         weights = sorted(read_weights(call.body).items())
-        marked = (call.body["metadata"].get("annotations") or {}).get(ROLLED_BACK, "")
+        marked = "marked" if ROLLED_BACK in (call.body["metadata"].get("annotations") or {}) else ""
         return ("route", marked, *(f"{revision}={weight}" for revision, weight in weights))
     if call.resource == "modeldeployments/status" and call.writes:
         status = call.body["status"]
@@ -178,8 +178,9 @@ async def test_s38_a_rollback_ends_the_same_and_its_weight_never_comes_back(
         bad = rolled_back["revision"]
         assert any(kind == "route" and marked for kind, marked, *_ in killer.boundaries)
         assert any(boundary[:2] == ("status", "RolledBack") for boundary in killer.boundaries)
-        # and the end is the same, even if nobody is left who knows the reason
-        assert rolled_back["reason"] in {"AnalysisFailed", "Recovered"}
+        # and the end is the same, reason and numbers too: the route remembers them
+        assert rolled_back["reason"] == "AnalysisFailed"
+        assert "errors" in rolled_back["message"]
         assert played.weights_seen == [{old: 100}, {old: 90, bad: 10}, {old: 100}]
         assert changes_of_roles(way) == [(old, ""), (old, bad), (old, "")]
         await nothing_is_told_twice(played)

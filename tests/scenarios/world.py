@@ -24,6 +24,7 @@ from model_operator.core.analysis import (
     state_to_json,
 )
 from model_operator.core.decision import Transition
+from model_operator.core.mark import Mark
 from model_operator.core.rollout import decide
 from model_operator.core.view import trial
 from tests.builders import NOW
@@ -100,7 +101,7 @@ class World:
         self.gateway_up = True
         self.refusal = ""
         self.room: dict[str, int] = {}
-        self.mark: str | None = None
+        self.mark: Mark | None = None
         self.request: seen.Request | None = None
         self.disable_rollback = False
         self.operator_up = True

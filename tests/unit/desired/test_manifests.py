@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from model_operator.api.labels import ROLLED_BACK
 from model_operator.api.types import (
     Duration,
     Header,
@@ -20,9 +22,10 @@ from model_operator.core.httproute import (
     http_route,
     read_acceptance,
     read_backends,
-    read_mark,
+    read_rollback,
     read_weights,
 )
+from model_operator.core.mark import Mark, write_mark
 from model_operator.core.pod_template import render_pod_template
 from tests.builders import digest
 
@@ -205,9 +208,18 @@ def test_testers_reach_the_candidate_before_users_do() -> None:
 
 
 def test_a_route_carries_the_mark_of_a_rollback_and_only_then() -> None:
-    marked = http_route(PARENT, ROUTE, {OLD: 100}, rolled_back="2026-01-01T00:00:00.000Z")
-    assert read_mark(marked) == "2026-01-01T00:00:00.000Z"
-    assert read_mark(http_route(PARENT, ROUTE, {OLD: 100})) is None
+    mark = Mark("2026-01-01T00:00:00.000Z", NEW, "AnalysisFailed", "errors: 7 of 9 are bad")
+    marked = http_route(PARENT, ROUTE, {OLD: 100}, rolled_back=mark)
+    assert read_rollback(marked) == mark
+    assert read_rollback(http_route(PARENT, ROUTE, {OLD: 100})) is None
+    assert len(write_mark(replace(mark, message="x" * 100_000))) < 2_000
+
+
+@pytest.mark.parametrize("text", ["", "2026-01-01T00:00:00.000Z", "[]", "{}", '{"rollout": 1}'])
+def test_a_mark_that_somebody_broke_is_none(text: str) -> None:
+    route = http_route(PARENT, ROUTE, {OLD: 100})
+    route["metadata"]["annotations"] = {ROLLED_BACK: text}
+    assert read_rollback(route) is None
 
 
 def answered(generation: int = 3, status: str = "True") -> dict[str, Any]:

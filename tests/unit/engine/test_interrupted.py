@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from model_operator.adapters.kube import ServerError
+from model_operator.api.labels import REVISION
 from model_operator.api.samples import POD_LABEL, Query, Samples, Series
 from tests.builders import NOW
 from tests.unit.engine.played_engine import ROLLOUT, World, running, stable
@@ -134,8 +135,35 @@ async def test_s54_a_rollback_that_only_the_route_knows_of_stands() -> None:
         w.take_over(before.kube)
         await asyncio.sleep(60)
         assert w.weights[-1] == {one: 100}
-        assert [entry["reason"] for entry in w.status["rolledBack"]] == ["Recovered"]
+        (entry,) = w.status["rolledBack"]
+        assert entry["reason"] == "AnalysisFailed"
+        assert "errors" in entry["message"]
         assert len(w.weights) == 1, "it is not tried again"
+
+
+async def test_s54_a_promotion_that_no_record_tells_of_is_no_rollback() -> None:
+    async with running() as before:
+        await serving(before)
+        await rolled_back(before)  # its mark stays on the route
+        before.bad_share = 0
+        before.kube.fail = lambda call, _: (
+            ServerError(call) if call == "status ModelRevision" else None
+        )
+        before.roll_out(3)
+        await before.until("Baking")
+        three = stable(before)
+        await before.until_true(
+            lambda: before.kube.peek("Service", "digits")["spec"]["selector"][REVISION] == three
+        )
+    before.kube.fail = lambda *_: None
+    record = before.kube.peek("ModelRevision", three)
+    assert "promotedTime" not in record.get("status", {})
+    lose_status(before)
+    async with running() as w:
+        w.take_over(before.kube)
+        await asyncio.sleep(10)
+        assert stable(w) == three
+        assert three not in [entry["revision"] for entry in w.status["rolledBack"]]
 
 
 async def test_s54_a_revision_that_was_promoted_after_its_rollback_is_not_refused() -> None:

@@ -28,6 +28,7 @@ from model_operator.core.decision import (
     StepEntered,
     Superseded,
 )
+from model_operator.core.mark import Mark
 from model_operator.core.observed import (
     Failure,
     Judgement,
@@ -99,7 +100,7 @@ class World:
         self.workloads: dict[str, Workload] = {}
         self.weights: dict[str, int] | None = None
         self.accepted = True
-        self.mark: str | None = None
+        self.mark: Mark | None = None
         self.outcome: Outcome | None = None
         self.judged: Judgement | None = None
         self.request: Request | None = None
@@ -377,7 +378,7 @@ def _comes_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def _drift_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = allocation.make_plan
 
-    def lenient(the_spec: Any, status: Any, observed: Observed, *, mark: str | None) -> Any:
+    def lenient(the_spec: Any, status: Any, observed: Observed, *, mark: Mark | None) -> Any:
         made = plan(the_spec, status, observed, mark=mark)
         live = observed.route.weights if observed.route is not None else {}
         return replace(made, weights=live) if set(live) == set(made.weights) else made
@@ -398,7 +399,7 @@ def _silent_rollback(monkeypatch: pytest.MonkeyPatch) -> None:
 def _no_mark_on_the_route(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = allocation.make_plan
 
-    def unmarked(the_spec: Any, status: Any, observed: Observed, *, mark: str | None) -> Any:
+    def unmarked(the_spec: Any, status: Any, observed: Observed, *, mark: Mark | None) -> Any:
         del mark
         return plan(the_spec, status, observed, mark=None)
 

@@ -20,8 +20,8 @@ REVISION: Final = f"{GROUP}/revision"
 """Name of the revision. Never the role: promotion must not touch a pod."""
 
 ROLLED_BACK: Final = f"{GROUP}/rolled-back"
-"""On a route: the revision that was taken off it, so that an operator that comes after a crash
-between the route's write and the status's does not put the weight back."""
+"""On a route: the last rollback as JSON, so that an operator that comes after a crash between the
+route's write and the status's does not put the weight back, and knows why."""
 
 LAST_SPEC: Final = f"{GROUP}/last-spec"
 """On the Service that clients inside the cluster use: the spec that was acted on last, as JSON, so

@@ -6,6 +6,7 @@ from collections.abc import Set as AbstractSet
 
 from model_operator.api.types import ModelDeploymentSpec, ModelDeploymentStatus
 from model_operator.core.decision import Plan
+from model_operator.core.mark import Mark
 from model_operator.core.observed import Observed
 from model_operator.core.steps import capacity
 from model_operator.core.view import floor, next_percent
@@ -19,7 +20,7 @@ def make_plan(
     status: ModelDeploymentStatus,
     observed: Observed,
     *,
-    mark: str | None = None,
+    mark: Mark | None = None,
 ) -> Plan:
     """The objects that a status asks for.
 
@@ -27,8 +28,7 @@ def make_plan(
         spec: What the user asks for.
         status: The status after the decision.
         observed: The world: what is still on the route or still answers is not taken down.
-        mark: Start time of a rollout that is taken off the route now; the route's own mark
-            stays otherwise.
+        mark: A rollback that is carried out now; the route's own mark stays otherwise.
     """
     kept = observed.route.rolled_back if observed.route else None
     return Plan(

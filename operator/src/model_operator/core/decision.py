@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, assert_never
 
 from model_operator.api.types import ModelDeploymentStatus
+from model_operator.core.mark import Mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +20,13 @@ class Plan:
         weights: Percent by revision, adding up to 100; empty while nothing may serve yet, and
             then no route is made or touched.
         tester: Revision that requests with the tester header reach; None for none.
-        rolled_back: Value of the route's rolled-back mark.
+        rolled_back: The route's memory of its last rollback.
     """
 
     replicas: Mapping[str, int] = field(default_factory=dict)
     weights: Mapping[str, int] = field(default_factory=dict)
     tester: str | None = None
-    rolled_back: str | None = None
+    rolled_back: Mark | None = None
 
 
 @dataclass(frozen=True, slots=True)

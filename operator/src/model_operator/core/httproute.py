@@ -12,6 +12,7 @@ from model_operator.api.labels import ROLLED_BACK
 from model_operator.api.parse import to_manifest
 from model_operator.api.types import Route as RouteSpec
 from model_operator.core.desired import Parent
+from model_operator.core.mark import Mark, read_mark, write_mark
 from model_operator.core.pod_template import Manifest
 
 API_VERSION = "gateway.networking.k8s.io/v1"
@@ -25,7 +26,7 @@ def http_route(
     weights: Mapping[str, int],
     *,
     tester: str | None = None,
-    rolled_back: str | None = None,
+    rolled_back: Mark | None = None,
 ) -> Manifest:
     """Render the route.
 
@@ -34,11 +35,11 @@ def http_route(
         spec: Gateways, host names and the tester header.
         weights: Percent by revision.
         tester: Revision that requests with the tester header reach.
-        rolled_back: Mark of the last rollback.
+        rolled_back: The last rollback.
     """
     metadata = parent.metadata(parent.name)
     if rolled_back:
-        metadata["annotations"] = {ROLLED_BACK: rolled_back}
+        metadata["annotations"] = {ROLLED_BACK: write_mark(rolled_back)}
     prefix: Manifest = {"path": {"type": "PathPrefix", "value": "/"}}
     rules: list[Manifest] = []
     if tester and spec.tester_header:
@@ -106,11 +107,9 @@ def read_backends(route: Manifest) -> set[str]:
     }
 
 
-def read_mark(route: Manifest) -> str | None:
-    """The rolled-back mark of the live route."""
-    annotations = route["metadata"].get("annotations") or {}
-    mark: str | None = annotations.get(ROLLED_BACK)
-    return mark
+def read_rollback(route: Manifest) -> Mark | None:
+    """The last rollback that the live route carries out."""
+    return read_mark((route["metadata"].get("annotations") or {}).get(ROLLED_BACK))
 
 
 def read_acceptance(route: Manifest) -> Acceptance:

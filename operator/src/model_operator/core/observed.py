@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from model_operator.core.mark import Mark
 from model_operator.core.signatures import Signatures
 from model_operator.core.verdict import Verdict
 
@@ -54,8 +55,8 @@ class Route:
         accepted: Every parent accepted it and resolved its references at this generation.
         drained: Revisions without weight that have had no new request for the settling time, or
             have no pod left.
-        rolled_back: Start time of the rollout that the last rollback took off this route. It
-            survives an operator that dies between the route's write and the status's.
+        rolled_back: The last rollback. It survives an operator that dies between the route's
+            write and the status's.
         message: What a parent says when it did not accept.
         refused: It did say no; otherwise it has not answered yet.
     """
@@ -63,7 +64,7 @@ class Route:
     weights: Mapping[str, int]
     accepted: bool
     drained: frozenset[str] = frozenset()
-    rolled_back: str | None = None
+    rolled_back: Mark | None = None
     message: str = ""
     refused: bool = False
 

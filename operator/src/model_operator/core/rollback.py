@@ -15,6 +15,7 @@ from model_operator.api.types import (
     replace,
 )
 from model_operator.core.decision import NoHealthyTarget, RolledBack
+from model_operator.core.mark import Mark
 from model_operator.core.preflight import SIGNATURE_CHANGED, refusal
 from model_operator.core.steps import freeze, insufficient_s
 from model_operator.core.verdict import Outcome
@@ -77,7 +78,7 @@ def take_off(view: View, candidate: CandidateStatus, cause: Cause) -> Change | N
         rollout=view.state("RolledBack", cause.reason, cause.message),
     )
     gone = RolledBack(candidate.revision, cause.reason, cause.message)
-    return Change(status, (gone,), mark=candidate.start_time)
+    return Change(status, (gone,), mark=_mark(candidate.start_time, candidate.revision, cause))
 
 
 def only_one_that_serves(view: View, candidate: CandidateStatus, stable: str) -> bool:
@@ -116,12 +117,12 @@ def _of_baking(view: View) -> Change | None:
         rollout=view.state("RolledBack", cause.reason, cause.message),
     )
     gone = RolledBack(stable.revision, cause.reason, cause.message)
-    return Change(status, (gone,), mark=former.rollout_start_time)
+    return Change(status, (gone,), mark=_mark(former.rollout_start_time, stable.revision, cause))
 
 
 def _cause(view: View, candidate: CandidateStatus) -> Cause | None:
-    # NB: what the route remembers comes last: when only the status's write failed, the cause itself
-    # is still there and says more
+    # NB: what the route remembers comes last: when only the status's write failed, the cause is
+    # still there, and says how it is now
     return (
         _broken(view, candidate.revision, weighted=candidate.percent > 0)
         or _incompatible(view, candidate)
@@ -142,9 +143,14 @@ def _cause_in_bake(view: View, former: FormerStatus, stable: str) -> Cause | Non
 
 def _recovered(view: View, rollout: str | None) -> Cause | None:
     route = view.observed.route
-    if route is None or rollout is None or route.rolled_back != rollout:
+    mark = route.rolled_back if route is not None else None
+    if mark is None or mark.rollout != rollout:
         return None
-    return Cause("Recovered", "taken off the route before the operator was restarted")
+    return Cause(mark.reason, mark.message)
+
+
+def _mark(rollout: str | None, revision: str, cause: Cause) -> Mark:
+    return Mark(rollout or "", revision, cause.reason, cause.message)
 
 
 def _broken(view: View, revision: str, *, weighted: bool) -> Cause | None:

@@ -14,6 +14,7 @@ from model_operator.api.types import (
     replace,
 )
 from model_operator.core.decision import Transition
+from model_operator.core.mark import Mark
 from model_operator.core.observed import BAKE_LEVEL, Judgement, Observed, Trial
 from model_operator.core.steps import PREFLIGHT, capacity, level, percent_at
 from model_operator.core.verdict import Outcome, Verdict
@@ -28,8 +29,8 @@ class Change:
 
     status: ModelDeploymentStatus
     transitions: tuple[Transition, ...] = ()
-    mark: str | None = None
-    """Start time of the rollout that this change takes off the route."""
+    mark: Mark | None = None
+    """The rollback that this change is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from model_operator.api.types import (
     RolledBackStatus,
     StableStatus,
 )
-from model_operator.core.httproute import read_mark, read_weights
+from model_operator.core.httproute import read_rollback, read_weights
+from model_operator.core.mark import Mark
 from model_operator.core.rollback import ROLLED_BACK_LIMIT
 from model_operator.engine.evidence import read_record
 from model_operator.engine.snapshot import Subject, read_request
@@ -39,7 +40,7 @@ def with_roles(store: Store, subject: Subject) -> Subject:
     digest = records[stable]["spec"]["model"]["digest"]
     restored = ModelDeploymentStatus(
         stable=StableStatus(revision=stable, digest=digest),
-        rolled_back=(*_rolled_back(records, stable), *_left(store, subject, records, stable)),
+        rolled_back=_rolled_back(records, stable, _unrecorded(store, subject, records, stable)),
         last_request=status.last_request or _answered(subject),
     )
     return subject.with_status(restored)
@@ -57,56 +58,53 @@ def _records(store: Store, subject: Subject) -> dict[str, Manifest]:
 def _stable(store: Store, subject: Subject, records: dict[str, Manifest]) -> str | None:
     """The revision that users are on.
 
-    The Service for clients inside the cluster follows each change of roles, and a record's
-    `promotedTime` comes after it. Records are kept without statuses by some backups; then the
-    Service alone tells, and without it the route.
+    The Service for clients inside the cluster follows each change of roles, but for a rollback in
+    the bake whose status was not written. Without it the records tell, and without their statuses,
+    which some backups leave out, the route.
     """
-    key = subject.key
-    statuses = {name: read_record(manifest) for name, manifest in records.items()}
-    promoted = {name for name, status in statuses.items() if status.promoted_time}
-    selected = _selected(store.get("Service", key.namespace, key.name), subject)
-    back = _taken_back(store, subject, selected, promoted)
-    if back is not None:
-        return back
-    if selected in promoted:
-        return selected
-    standing = [name for name in promoted if _stands(statuses[name])]
-    if standing:
-        return max(standing, key=lambda name: parse_time(statuses[name].promoted_time or ""))
+    selected = _taken_back(store, subject) or _selected(store, subject)
     if selected in records:
         return selected
-    route = store.get("HTTPRoute", key.namespace, key.name)
-    if route is None or controller_uid(route) != subject.parent.uid:
-        return None
-    weights = {name: weight for name, weight in read_weights(route).items() if name in records}
+    statuses = {name: read_record(manifest) for name, manifest in records.items()}
+    standing = {name: status for name, status in statuses.items() if _stands(status)}
+    if standing:
+        return max(standing, key=lambda name: parse_time(standing[name].promoted_time or ""))
+    weights = {r: weight for r, weight in _weights(store, subject).items() if r in records}
     return max(weights, key=lambda name: weights[name]) if weights else None
 
 
-def _taken_back(
-    store: Store, subject: Subject, selected: str | None, promoted: set[str]
-) -> str | None:
+def _taken_back(store: Store, subject: Subject) -> str | None:
     """Whom a bake's rollback gave the traffic to, whose status was never written."""
-    route = store.get("HTTPRoute", subject.key.namespace, subject.key.name)
-    if route is None or controller_uid(route) != subject.parent.uid or not read_mark(route):
+    mark = _last_rollback(store, subject)
+    weights = _weights(store, subject)
+    if mark is None or mark.revision != _selected(store, subject) or mark.revision in weights:
         return None
-    weighted = {name for name, weight in read_weights(route).items() if weight > 0}
-    if selected in weighted or len(weighted) != 1:
-        return None
-    (revision,) = weighted
-    return revision if revision in promoted else None
+    return next(iter(weights)) if len(weights) == 1 else None
 
 
-def _left(
-    store: Store, subject: Subject, records: dict[str, Manifest], stable: str
-) -> tuple[RolledBackStatus, ...]:
-    """Whom such a rollback took off: nothing but the route and the Service tell of it."""
-    key = subject.key
-    selected = _selected(store.get("Service", key.namespace, key.name), subject)
-    route = store.get("HTTPRoute", key.namespace, key.name)
-    mark = read_mark(route) if route is not None else None
-    if selected is None or selected == stable or selected not in records or mark is None:
-        return ()
-    return (RolledBackStatus(revision=selected, reason="Recovered", time=mark),)
+def _last_rollback(store: Store, subject: Subject) -> Mark | None:
+    """The last rollback that the route remembers."""
+    route = _own(store, subject, "HTTPRoute")
+    return read_rollback(route) if route is not None else None
+
+
+def _weights(store: Store, subject: Subject) -> dict[str, int]:
+    """Percent by revision as the route has it, of those that have any."""
+    route = _own(store, subject, "HTTPRoute")
+    weights = read_weights(route) if route is not None else {}
+    return {revision: weight for revision, weight in weights.items() if weight > 0}
+
+
+def _selected(store: Store, subject: Subject) -> str | None:
+    """Whom clients inside the cluster reach."""
+    service = _own(store, subject, "Service")
+    return service["spec"].get("selector", {}).get(REVISION) if service is not None else None
+
+
+def _own(store: Store, subject: Subject, kind: str) -> Manifest | None:
+    """The ModelDeployment's object of its own name."""
+    live = store.get(kind, subject.key.namespace, subject.key.name)
+    return live if live is not None and controller_uid(live) == subject.parent.uid else None
 
 
 def _answered(subject: Subject) -> RequestStatus | None:
@@ -123,13 +121,6 @@ def _answered(subject: Subject) -> RequestStatus | None:
     )
 
 
-def _selected(service: Manifest | None, subject: Subject) -> str | None:
-    if service is None or controller_uid(service) != subject.parent.uid:
-        return None
-    revision: str | None = service["spec"].get("selector", {}).get(REVISION)
-    return revision
-
-
 def _stands(record: ModelRevisionStatus) -> bool:
     """Whether a promotion was not taken back."""
     if record.promoted_time is None:
@@ -138,7 +129,9 @@ def _stands(record: ModelRevisionStatus) -> bool:
     return gone is None or parse_time(gone) < parse_time(record.promoted_time)
 
 
-def _rolled_back(records: dict[str, Manifest], stable: str) -> tuple[RolledBackStatus, ...]:
+def _rolled_back(
+    records: dict[str, Manifest], stable: str, unrecorded: RolledBackStatus | None
+) -> tuple[RolledBackStatus, ...]:
     """Revisions that must not be tried again by themselves, the latest last."""
     entries = [
         RolledBackStatus(
@@ -148,7 +141,28 @@ def _rolled_back(records: dict[str, Manifest], stable: str) -> tuple[RolledBackS
         )
         for name, manifest in records.items()
         if name != stable and (record := read_record(manifest)).rolled_back_time
-        if not _stands(record)
+        if not _stands(record) and (unrecorded is None or unrecorded.revision != name)
     ]
     entries.sort(key=lambda entry: parse_time(entry.time))
-    return tuple(entries[1 - ROLLED_BACK_LIMIT :])
+    if unrecorded is not None:
+        entries.append(unrecorded)
+    return tuple(entries[-ROLLED_BACK_LIMIT:])
+
+
+def _unrecorded(
+    store: Store, subject: Subject, records: dict[str, Manifest], stable: str
+) -> RolledBackStatus | None:
+    """The last rollback, when nothing but the route tells of it."""
+    mark = _last_rollback(store, subject)
+    if mark is None or mark.revision == stable or mark.revision not in records:
+        return None
+    record = read_record(records[mark.revision])
+    begun = parse_time(mark.rollout)
+    if record.rolled_back_time is not None and parse_time(record.rolled_back_time) >= begun:
+        return None
+    promoted = record.promoted_time is not None and parse_time(record.promoted_time) >= begun
+    if promoted and mark.revision != _selected(store, subject):
+        return None  # it was tried again since, and taken over
+    return RolledBackStatus(
+        revision=mark.revision, reason=mark.reason, message=mark.message, time=mark.rollout
+    )

@@ -10,7 +10,7 @@ from model_operator.api.labels import REQUEST
 from model_operator.api.parse import parse_spec, parse_status
 from model_operator.api.types import ModelDeploymentSpec, ModelDeploymentStatus
 from model_operator.core.desired import Parent
-from model_operator.core.httproute import read_acceptance, read_mark, read_weights
+from model_operator.core.httproute import read_acceptance, read_rollback, read_weights
 from model_operator.core.observed import Observed, Request, Route, Target, Workload
 from model_operator.core.revision import revision_name
 from model_operator.core.signatures import Signatures
@@ -124,7 +124,7 @@ def read_route(manifest: Manifest, drained: frozenset[str]) -> Route:
         weights=weights,
         accepted=acceptance.accepted,
         drained=frozenset(r for r in drained if weights.get(r, 0) == 0),
-        rolled_back=read_mark(manifest),
+        rolled_back=read_rollback(manifest),
         message=acceptance.message,
         refused=acceptance.refused,
     )
