@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from kubernetes import client
 
 from hack.demo.cluster import connect, install_operator
 from hack.demo.train import Models, trained_models
+from tests.e2e.backstage import Backstage
 from tests.e2e.models import (
     corrupt_model,
     foreign_model,
@@ -30,6 +31,7 @@ MODERN, FOREIGN, HUGE, TWELVE_CLASSES = 108, 109, 110, 111
 LONG_LOOPS = 5_000_000
 """Eight to ten seconds on one core."""
 STEP_S = 6
+NEXT = pytest.StashKey[pytest.Item | None]()
 
 
 @pytest.fixture(scope="session")
@@ -60,23 +62,59 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return replace(trained, versions=(*trained.versions, *extra))
 
 
+@pytest.fixture(scope="session")
+def backstage(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backstage]:
+    behind = Backstage(models, tmp_path_factory.mktemp("backstage"))
+    yield behind
+    behind.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Tell a test which one comes after it."""
+    item.stash[NEXT] = nextitem
+    return (yield)
+
+
 @pytest.fixture
 def stage(
     api: client.ApiClient,
     operator: None,
-    models: Models,
+    backstage: Backstage,
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> Iterator[Callable[..., Scene]]:
     """Makes the scene of a test; it is taken down at the end, and its history stays in build/."""
     del operator
-    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
-    # tests whose names begin alike would wait for each other's namespace to be gone
-    distinct = hashlib.sha256(request.node.name.encode()).hexdigest()[:6]
-    namespace = f"{words[:33].strip('-')}-{distinct}"
+    namespace = namespace_of(request.node)
     with ExitStack() as stack:
 
         def make(step_s: int = STEP_S) -> Scene:
-            return stack.enter_context(scene(api, namespace, models, tmp_path, step_s))
+            the_scene = stack.enter_context(scene(api, namespace, backstage, tmp_path, step_s))
+            prepare_next(request.node, backstage)
+            return the_scene
 
         yield make
+
+
+def namespace_of(test: pytest.Item) -> str:
+    """A namespace of a test's own."""
+    words = re.sub(r"[^a-z0-9]+", "-", test.name.removeprefix("test_").lower())
+    # tests whose names begin alike would wait for each other's namespace to be gone
+    distinct = hashlib.sha256(test.name.encode()).hexdigest()[:6]
+    return f"{words[:33].strip('-')}-{distinct}"
+
+
+def prepare_next(test: pytest.Item, backstage: Backstage) -> None:
+    """Set up the next test's namespace meanwhile.
+
+    Not for those that take minutes: they choose the nodes on which it is set up, or hurt them.
+    """
+    following = test.stash.get(NEXT, None)
+    takes_minutes = following is not None and following.get_closest_marker("full") is not None
+    if following is None or takes_minutes or test.get_closest_marker("full") is not None:
+        return
+    if "stage" in getattr(following, "fixturenames", ()):
+        backstage.begin(namespace_of(following))

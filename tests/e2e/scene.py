@@ -17,6 +17,7 @@ from hack.demo.cluster import LoadGenerator, kubectl
 from hack.demo.history import Applied, History, Journal, Outcome
 from hack.demo.recorder import Recorder
 from hack.demo.train import Models, TrainedModel
+from tests.e2e.backstage import Backstage
 from tests.e2e.history_invariants import check
 from tests.e2e.witness import events_of
 
@@ -191,30 +192,19 @@ def weights_of(history: History, revision: str) -> list[int]:
 
 @contextmanager
 def scene(
-    api: client.ApiClient, namespace: str, models: Models, folder: Path, step_s: int
+    api: client.ApiClient, namespace: str, backstage: Backstage, folder: Path, step_s: int
 ) -> Iterator[Scene]:
-    """Make the namespace, hold the history against the invariants, and remove it.
+    """Take a namespace, hold the history against the invariants, and remove it.
 
     A test that failed itself is not hidden by its invariants.
     """
-    place = manifests.Place(namespace, f"{namespace}.example.com", step_s)
-    kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=120s")
-    _apply(manifests.namespace(place), folder / "namespace.yaml")
-    infrastructure = manifests.infrastructure(place, models)
-    _apply(infrastructure, folder / "infrastructure.yaml", "--server-side", "--force-conflicts")
-    for deployment in ("models", "loadgen"):
-        kubectl("-n", namespace, "rollout", "status", f"deployment/{deployment}", "--timeout=120s")
+    backstage.take(namespace)
     journal = Journal(folder / "history.jsonl")
     load = LoadGenerator(api, namespace)
     try:
         with Recorder(api, namespace=namespace, name=NAME, journal=journal, load=load) as recorder:
-            the_scene = Scene(namespace, models, recorder, step_s, folder)
+            the_scene = Scene(namespace, backstage.models, recorder, step_s, folder)
             yield the_scene
             the_scene.check()
     finally:
         kubectl("delete", "namespace", namespace, "--wait=false")
-
-
-def _apply(objects: list[dict[str, Any]], path: Path, *flags: str) -> None:
-    path.write_text(manifests.to_yaml(objects))
-    kubectl("apply", *flags, "-f", str(path))

@@ -211,7 +211,7 @@ def test_s28_a_route_that_no_gateway_accepts_stops_the_rollout(stage: Stage) -> 
         three_pods(manifest)
         manifest["spec"]["route"]["parentRefs"][0]["sectionName"] = "nobody-listens"
 
-    s = serving(stage, rate=10)
+    s = serving(stage)
     revision = in_canary(s, 5)
     s.lost = 10_000  # the user's own route leads nowhere for a while
     with s.disturbance():
