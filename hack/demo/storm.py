@@ -1,13 +1,12 @@
 """A short storm in mid-canary: Prometheus stopped, the operator killed, a node stopped."""
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from hack.demo import nodes
-from hack.demo.cluster import OPERATOR, ClusterError, kubectl
+from hack.demo import kill, nodes
+from hack.demo.cluster import ClusterError, kubectl
 from hack.demo.follow import dwell, follow, meanwhile
 from hack.demo.history import Applied, Fault, FaultKind, FaultPhase, History
 from hack.demo.manifests import MODEL_DEPLOYMENT
@@ -84,17 +83,17 @@ class Storm:
         self._note(FaultKind.PROMETHEUS_STOPPED, FaultPhase.MENDED)
 
     def _kill_operator(self) -> None:
-        before = _operator_pods()
-        names = ", ".join(before)
-        self._note(FaultKind.OPERATOR_KILLED, FaultPhase.BEGAN, names)
-        self._do(
-            lambda: kubectl("-n", OPERATOR, "delete", "pod", *before, "--grace-period=0", "--force")
+        before = kill.operator_containers()
+        self._note(
+            FaultKind.OPERATOR_KILLED, FaultPhase.BEGAN, ", ".join(each.pod for each in before)
         )
+        self._do(kill.kill_operator)
         self.screen.awaiting("the operator to be back", BACK_TIMEOUT_S)
 
         def back() -> bool:
-            now = _operator_pods()
-            return len(now) >= len(before) and all(now.values()) and not set(now) & set(before)
+            now = kill.operator_containers()
+            fresh = not {c.container_id for c in now} & {c.container_id for c in before}
+            return fresh and len(now) >= len(before) and all(each.ready for each in now)
 
         if self._until(back, BACK_TIMEOUT_S):
             self._note(FaultKind.OPERATOR_KILLED, FaultPhase.MENDED)
@@ -156,17 +155,3 @@ def _tried(condition: Callable[[], bool]) -> bool:
 
 def _is_held(history: History) -> bool:
     return history.status.rollout.state == "Held"
-
-
-def _operator_pods() -> dict[str, bool]:
-    """The operator's pods that are not on their way out, and whether they are ready."""
-    selector = f"app.kubernetes.io/name={OPERATOR}"
-    listed = json.loads(kubectl("-n", OPERATOR, "get", "pods", "-l", selector, "-o", "json"))
-    return {
-        pod["metadata"]["name"]: any(
-            condition["type"] == "Ready" and condition["status"] == "True"
-            for condition in pod["status"].get("conditions", ())
-        )
-        for pod in listed["items"]
-        if "deletionTimestamp" not in pod["metadata"]
-    }

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from hack.demo import host
 from hack.demo.cluster import OPERATOR, kubectl
 from hack.demo.nodes import cut_power, drain, is_own_cluster, restore_power, uncordon
 
-SYSTEM = "kube-system"
-IMAGE = "localhost/model-demo:dev"
 GATEWAY = "gateway"
 MONITORING = "monitoring"
 
@@ -38,36 +36,8 @@ def pod_range(node: str) -> str:
 
 def run_on(node: str, script: str) -> str:
     """Run a shell script as root in the node's own namespaces; its output."""
-    name = f"on-{node[-12:]}-{time.time_ns() % 10**9}"
     enter = ["nsenter", "--target=1", "--mount", "--uts", "--ipc", "--net", "--pid", "--"]
-    overrides = {
-        "spec": {
-            "nodeName": node,
-            "hostPID": True,
-            "restartPolicy": "Never",
-            "containers": [
-                {
-                    "name": name,
-                    "image": IMAGE,
-                    "imagePullPolicy": "IfNotPresent",
-                    "command": [*enter, "sh", "-ec", script],
-                    "securityContext": {"privileged": True, "runAsUser": 0, "runAsGroup": 0},
-                }
-            ],
-        }
-    }
-    kubectl(
-        "-n", SYSTEM, "run", name, f"--image={IMAGE}", "--restart=Never",
-        f"--overrides={json.dumps(overrides)}",
-    )  # fmt: skip
-    try:
-        kubectl(
-            "-n", SYSTEM, "wait", f"pod/{name}", "--timeout=60s",
-            "--for=jsonpath={.status.phase}=Succeeded",
-        )  # fmt: skip
-        return kubectl("-n", SYSTEM, "logs", name)
-    finally:
-        kubectl("-n", SYSTEM, "delete", "pod", name, "--wait=false")
+    return host.run_on(node, [*enter, "sh", "-ec", script])
 
 
 @contextmanager
@@ -122,11 +92,3 @@ def drained(node: str, name: str) -> Iterator[None]:
         yield
     finally:
         uncordon(node)
-
-
-def kill_operator() -> None:
-    """All of its pods at once, without a chance to say good-bye."""
-    kubectl(
-        "-n", OPERATOR, "delete", "pod", "-l", f"app.kubernetes.io/name={OPERATOR}", "--force",
-        "--grace-period=0", "--wait=false",
-    )  # fmt: skip

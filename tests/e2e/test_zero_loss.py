@@ -15,6 +15,7 @@ import pytest
 
 from hack.demo.cluster import kubectl
 from hack.demo.history import History, Outcome
+from hack.demo.kill import kill_operator
 from tests.e2e import nodes
 from tests.e2e.conftest import LONG
 from tests.e2e.scene import NAME, Scene, failed
@@ -60,7 +61,7 @@ def disturb(turn: int) -> None:
     """Kill the operator, drain a node, or leave it be, in turns."""
     match turn % 3:
         case 0:
-            nodes.kill_operator()
+            kill_operator()
         case 2:
             with nodes.drained(nodes.workers()[turn % 2], NAME):
                 pass

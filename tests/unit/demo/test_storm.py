@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from hack.demo import nodes, storm
+from hack.demo import kill, nodes, storm
 from hack.demo.cluster import ClusterError
 from hack.demo.history import Fault, FaultKind, FaultPhase, History, Outcome
+from hack.demo.kill import Container
 from hack.demo.screen import Screen
 from hack.demo.storm import Storm
 from tests.unit.demo.histories import applied, good_run, revision
@@ -53,6 +54,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return ""
 
     monkeypatch.setattr(storm, "kubectl", kubectl)
+    monkeypatch.setattr(kill, "kubectl", kubectl)
     monkeypatch.setattr(storm, "PROMETHEUS_AWAY_S", 0.0)
     monkeypatch.setattr(storm, "HELD_TIMEOUT_S", 0.0)
     monkeypatch.setattr(storm, "WITHOUT_NODE_S", 0.0)
@@ -113,3 +115,34 @@ def test_a_node_is_started_again_when_the_storm_breaks_off(
         FaultPhase.BEGAN,
         0.5,
     )
+
+
+@pytest.mark.parametrize(
+    ("after", "phases"),
+    [
+        pytest.param("another", [FaultPhase.BEGAN, FaultPhase.MENDED], id="started again"),
+        pytest.param("one", [FaultPhase.BEGAN], id="still the same"),
+    ],
+)
+@pytest.mark.usefixtures("commands")
+def test_the_operator_is_back_when_other_containers_are_ready(
+    after: str,
+    phases: list[FaultPhase],
+    strike: Callable[[], None],
+    notes: Notes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = [[Container("operator-a", "worker", "one", ready=True)]]
+    fakes = SimpleNamespace(
+        operator_containers=lambda: seen[-1],
+        kill_operator=lambda: seen.append([Container("operator-a", "worker", after, ready=True)]),
+    )
+    monkeypatch.setattr(storm, "kill", fakes)
+    monkeypatch.setattr(storm, "BACK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(Storm, "_without_node", lambda _: None)
+
+    strike()
+
+    kills = [fault for fault in notes.faults if fault.kind is FaultKind.OPERATOR_KILLED]
+    assert kills[0].detail == "operator-a"
+    assert [fault.phase for fault in kills] == phases
