@@ -20,13 +20,19 @@ from hack.demo.storm import Storm
 from hack.demo.train import Models, TrainedModel, trained_models
 
 READY_TIMEOUT_S = 90.0
+"""Until a version has its first weight: its image may have to be pulled first."""
+
 READY_S = 10.0
 """A version's pods are ready after about this time."""
 
 BAD_FOUND_S = 30.0
 BAKE_S = 10.0
-PATIENT_TIMEOUT_S = 900.0
-PATIENT_S = 140.0
+SLOW_S = 60.0
+"""A latency that breaks its limit is judged over a hundred answers, of which a slow version gives
+two in a second."""
+
+SUBTLE_TIMEOUT_S = 900.0
+SUBTLE_S = 140.0
 """A few errors more than allowed are told from bad luck only by many requests: 3 % instead of 1 %
 by some thousand, which is 140 s at 100 requests/s and steps of 25 s (median of 300 simulated
 rollouts; all were rolled back, 95 % of them within 190 s)."""
@@ -51,7 +57,8 @@ class Stage:
         expected: What should become of it.
         because: What the reason of its rollback has to name.
         weighted: Whether it should get users' requests at all.
-        patient: Whether it takes many requests to tell that it is bad.
+        found_s: How long it takes as a rule until a bad one is found out, seconds.
+        evidence_s: How much longer than a step that may take: it needs many requests.
         stormy: Whether the cluster is hurt meanwhile.
     """
 
@@ -60,23 +67,25 @@ class Stage:
     expected: Outcome
     because: str = ""
     weighted: bool = True
-    patient: bool = False
+    found_s: float = BAD_FOUND_S
+    evidence_s: float = 0.0
     stormy: bool = False
 
     def timeout_s(self, weights: tuple[int, ...], step_s: float) -> float:
-        """How long it may take; a bad one has to be found out at its first weight."""
-        if self.patient:
-            return PATIENT_TIMEOUT_S
-        steps = 1 if self.expected is Outcome.ROLLED_BACK else len(weights)
+        """How long it may take from its first weight on; a bad one has to be found out at that."""
+        if not self.chapter:
+            return READY_TIMEOUT_S
+        if self.expected is Outcome.ROLLED_BACK:
+            return step_s + STEP_GRACE_S + self.evidence_s
         extra_s = storm.BACK_TIMEOUT_S if self.stormy else 0.0
-        return READY_TIMEOUT_S + steps * (step_s + STEP_GRACE_S) + extra_s
+        return len(weights) * (step_s + STEP_GRACE_S) + BAKE_S + STEP_GRACE_S + extra_s
 
     def about_s(self, weights: tuple[int, ...], step_s: float) -> float:
         """How long it takes as a rule."""
         if not self.chapter or not self.weighted:
             return READY_S
         if self.expected is Outcome.ROLLED_BACK:
-            return READY_S + (PATIENT_S if self.patient else BAD_FOUND_S)
+            return READY_S + self.found_s
         extra_s = storm.DURATION_S if self.stormy else 0.0
         return READY_S + len(weights) * (step_s + 2) + BAKE_S + extra_s
 
@@ -88,9 +97,16 @@ STAGES = (
     Stage(2, "good", Outcome.PROMOTED),
     Stage(3, "bad", Outcome.ROLLED_BACK, because="errors"),
     # for its latency; where the machine is so busy that it answers nothing in time, for its errors
-    Stage(4, "slow", Outcome.ROLLED_BACK, because="AnalysisFailed"),
+    Stage(4, "slow", Outcome.ROLLED_BACK, because="AnalysisFailed", evidence_s=SLOW_S),
     Stage(5, "broken", Outcome.ROLLED_BACK, because="DigestMismatch", weighted=False),
-    Stage(6, "subtle", Outcome.ROLLED_BACK, because="errors", patient=True),
+    Stage(
+        6,
+        "subtle",
+        Outcome.ROLLED_BACK,
+        because="errors",
+        found_s=SUBTLE_S,
+        evidence_s=SUBTLE_TIMEOUT_S,
+    ),
     Stage(7, "storm", Outcome.PROMOTED, stormy=True),
 )
 CHAPTERS = tuple(stage.chapter for stage in STAGES if stage.chapter)
@@ -224,11 +240,7 @@ def _roll_out_all(options: Options, models: Models, recorder: Recorder, screen: 
         first = not stage.chapter
         applied = _apply_version(options, by_version[stage.version], stage, recorder)
         screen.say(f"applied version {stage.version}: {applied.title}")
-        timeout_s = stage.timeout_s(applied.steps, options.step_s)
-        if stage.stormy:
-            Storm(recorder, screen, options.namespace, timeout_s).strike(applied)
-        screen.awaiting(f"version {stage.version} to be {GOALS[stage.expected]}", timeout_s)
-        settled = follow(recorder, screen, partial(is_settled, applied=applied), timeout_s)
+        settled = _see_out(options, stage, applied, recorder, screen)
         if first and settled:
             recorder.start_load(options.rate)
             screen.say(f"sending {options.rate:g} requests/s through the gateway from now on")
@@ -243,6 +255,20 @@ def _roll_out_all(options: Options, models: Models, recorder: Recorder, screen: 
         dwell(recorder, screen, dwell_s)
     if recorder.history().loads:
         recorder.stop_load()
+
+
+def _see_out(
+    options: Options, stage: Stage, applied: Applied, recorder: Recorder, screen: Screen
+) -> bool:
+    """Waits until a version is what it should be, or something else for good; False if never."""
+    screen.awaiting(f"version {stage.version} to have its first weight", READY_TIMEOUT_S)
+    if not follow(recorder, screen, partial(has_begun, applied=applied), READY_TIMEOUT_S):
+        return False
+    timeout_s = stage.timeout_s(applied.steps, options.step_s)
+    if stage.stormy:
+        Storm(recorder, screen, options.namespace, timeout_s).strike(applied)
+    screen.awaiting(f"version {stage.version} to be {GOALS[stage.expected]}", timeout_s)
+    return follow(recorder, screen, partial(is_settled, applied=applied), timeout_s)
 
 
 def _apply_version(
@@ -267,6 +293,13 @@ def _apply_version(
 def _apply(objects: list[manifests.Manifest], path: Path, *flags: str) -> None:
     path.write_text(manifests.to_yaml(objects))
     kubectl("apply", *flags, "-f", str(path))
+
+
+def has_begun(history: History, applied: Applied) -> bool:
+    """Whether `applied` has requests, or nothing more is to come of it."""
+    revision = history.revision_of(applied.digest)
+    weighted = revision is not None and history.weights.get(revision, 0) > 0
+    return weighted or is_settled(history, applied)
 
 
 def is_settled(history: History, applied: Applied) -> bool:

@@ -4,15 +4,25 @@ import pytest
 
 from hack.demo.history import History, Outcome, StatusSeen
 from hack.demo.manifests import Place, model_deployment, weights
-from hack.demo.run import CHAPTERS, STAGES, Options, Stage, is_settled
+from hack.demo.run import (
+    CHAPTERS,
+    READY_TIMEOUT_S,
+    STAGES,
+    Options,
+    Stage,
+    has_begun,
+    is_settled,
+)
 from hack.demo.train import MODELS, TrainedModel
 from model_operator.api.types import FormerStatus, replace
 from tests.unit.demo.histories import (
+    ROUTES,
     SECOND_APPLIED,
     SECOND_CONFIRMED,
     SECOND_PROMOTED,
     THIRD_APPLIED,
     THIRD_CONFIRMED,
+    THIRD_WEIGHT,
     THIRD_ZERO,
     Run,
     applied,
@@ -80,7 +90,29 @@ def test_no_stage_takes_longer_than_it_may(stage: Stage) -> None:
     model = TrainedModel(1, "", "", Path("model"), "sha256:" + "0" * 64, 1.0, 0.0)
     steps = weights(model_deployment(Place("demo", "digits.example.com", 25), model))
 
-    assert stage.about_s(steps, 25) < stage.timeout_s(steps, 25)
+    assert stage.about_s(steps, 25) < READY_TIMEOUT_S + stage.timeout_s(steps, 25)
+
+
+def test_a_bad_version_that_stays_is_waited_for_no_longer_than_a_step_and_its_grace() -> None:
+    bad = next(stage for stage in STAGES if stage.chapter == "bad")
+
+    assert bad.timeout_s((5, 25, 50), step_s=10) == 30
+
+
+def test_a_version_has_begun_with_its_first_weight() -> None:
+    third = applied(3, THIRD_APPLIED, Outcome.ROLLED_BACK)
+
+    assert not has_begun(until(good_run(), THIRD_WEIGHT - 0.1), third)
+    assert has_begun(until(good_run(), THIRD_WEIGHT), third)
+
+
+def test_a_version_that_never_had_a_weight_has_begun_when_it_is_rolled_back() -> None:
+    run = good_run()
+    run.replace_records([ROUTES[-2]], [])
+    third = applied(3, THIRD_APPLIED, Outcome.ROLLED_BACK)
+
+    assert not has_begun(until(run, THIRD_ZERO - 0.1), third)
+    assert has_begun(until(run, THIRD_CONFIRMED), third)
 
 
 def test_every_bad_version_has_a_reason_to_be_rolled_back_for() -> None:
