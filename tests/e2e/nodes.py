@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pytest
 
-from hack.demo import host
+from hack.demo import host, kill
 from hack.demo.cluster import OPERATOR, kubectl
 from hack.demo.nodes import cut_power, drain, is_own_cluster, restore_power, uncordon
 
 GATEWAY = "gateway"
 MONITORING = "monitoring"
+LEADS_AGAIN_S = 60.0
+"""A lease that was not given back ends after 15 s; then there are pods to start and lists to read."""
 
 
 def workers() -> list[str]:
@@ -92,3 +96,20 @@ def drained(node: str, name: str) -> Iterator[None]:
         yield
     finally:
         uncordon(node)
+
+
+def kill_operator() -> None:
+    """All of its containers at once, with SIGKILL; then wait until one of them leads again."""
+    kill.kill_operator()
+    dead = datetime.now(UTC)
+    deadline = time.monotonic() + LEADS_AGAIN_S
+    while not (renewed := lease_renewed()) or renewed <= dead:
+        assert time.monotonic() < deadline, f"nobody renewed the lease since {renewed}"
+        time.sleep(0.5)
+
+
+def lease_renewed() -> datetime | None:
+    """When the operator's Lease was renewed last; None before the first time."""
+    path = "jsonpath={.spec.renewTime}"
+    text = kubectl("-n", OPERATOR, "get", "lease", OPERATOR, "-o", path)
+    return datetime.fromisoformat(text) if text else None

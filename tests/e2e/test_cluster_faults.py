@@ -14,7 +14,6 @@ import pytest
 
 from hack.demo.cluster import kubectl
 from hack.demo.history import History, Outcome
-from hack.demo.kill import kill_operator
 from tests.e2e import nodes
 from tests.e2e.scene import NAME, Scene, failed
 
@@ -231,7 +230,8 @@ def test_s28_a_route_that_no_gateway_accepts_stops_the_rollout(stage: Stage) -> 
 def test_the_operator_killed_in_mid_canary_costs_nothing(stage: Stage) -> None:
     s = serving(stage)
     in_canary(s)
-    kill_operator()
+    with s.disturbance():
+        nodes.kill_operator()
     s.wait_for_promotion()
     history = s.stop()
     assert failed(history) == 0

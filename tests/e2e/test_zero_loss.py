@@ -15,7 +15,6 @@ import pytest
 
 from hack.demo.cluster import kubectl
 from hack.demo.history import History, Outcome
-from hack.demo.kill import kill_operator
 from tests.e2e import nodes
 from tests.e2e.conftest import LONG
 from tests.e2e.scene import NAME, Scene, failed
@@ -33,12 +32,13 @@ def test_s33_s38_rollouts_with_drains_and_kills_in_between_lose_no_request(
 ) -> None:
     s = stage(step_s=4).serving(1, rate=100)
     stable, bad = 1, 3
+    met = Counter[tuple[str, str]]()
     for turn in range(rollouts):
         good = turn % 3 != 1
         version = 3 - stable if good else bad
         s.apply(version, expected=Outcome.PROMOTED if good else Outcome.ROLLED_BACK)
         s.wait_for_weight(s.history.applied[-1].digest, 5)
-        disturb(turn)
+        met[disturb(s, turn), "good" if good else "bad"] += 1
         if good:
             s.wait_for_promotion()
             stable = version
@@ -53,18 +53,29 @@ def test_s33_s38_rollouts_with_drains_and_kills_in_between_lose_no_request(
     answered = Counter(cell.code for cell in history.cells())
     record_property("requests", sum(answered.values()))
     record_property("lost_requests", lost)
+    record_property("disturbed", {" ".join(both): count for both, count in met.items()})
+    assert met["kill", "good"] >= 1
+    assert met["kill", "bad"] + met["drain", "bad"] >= 1
     assert lost == 0, answered
     assert_no_connection_is_pinned(history)
 
 
-def disturb(turn: int) -> None:
-    """Kill the operator, drain a node, or leave it be, in turns."""
-    match turn % 3:
+def disturb(s: Scene, turn: int) -> str:
+    """Kill the operator, drain a node, or leave it be, in turns; which of them.
+
+    Every third version is bad, and the cycle of four shares no divisor with that: good ones and bad
+    ones meet all of it.
+    """
+    match turn % 4:
         case 0:
-            kill_operator()
-        case 2:
-            with nodes.drained(nodes.workers()[turn % 2], NAME):
-                pass
+            with s.disturbance():
+                nodes.kill_operator()
+            return "kill"
+        case 1 | 3:
+            with nodes.drained(nodes.workers()[turn // 2 % 2], NAME):
+                return "drain"
+        case _:
+            return "nothing"
 
 
 def assert_no_connection_is_pinned(history: History) -> None:
