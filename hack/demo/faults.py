@@ -104,8 +104,18 @@ def bound(history: History, blow: Blow) -> int:
     if blow.kind is not FaultKind.NODE_STOPPED:
         return 0
     rate = max((load.rate for load in history.loads if load.at <= blow.began), default=0.0)
-    exposed_s = _felt_until(history, blow) - blow.began
-    return math.ceil(rate * blow.share * MARGIN * exposed_s)
+    return may_be_lost(rate, blow.share, _felt_until(history, blow) - blow.began)
+
+
+def may_be_lost(rate: float, share: float, exposed_s: float) -> int:
+    """How many requests are lost at most where a share of them has nowhere to go for a while.
+
+    Args:
+        rate: Requests per second.
+        share: Of them, 0 to 1.
+        exposed_s: From the blow until users feel nothing of it any more, seconds.
+    """
+    return math.ceil(rate * share * MARGIN * exposed_s)
 
 
 def fault_failures(history: History) -> Iterator[str]:

@@ -58,16 +58,22 @@ def choose_node(pods: Iterable[PlacedPod], weights: Mapping[str, int]) -> Choice
     kept = {pod.node for pod in ready if not pod.revision}
     choices = []
     for node in sorted({pod.node for pod in ready if pod.revision} - kept):
-        share = 0.0
-        survives = True
-        for revision, percent in weights.items():
-            all_of = [pod for pod in ready if pod.revision == revision]
-            on_node = [pod for pod in all_of if pod.node == node]
-            survives = survives and (percent == 0 or len(on_node) < len(all_of))
-            share += percent / 100 * len(on_node) / max(1, len(all_of))
+        elsewhere = {pod.revision for pod in ready if pod.node != node}
+        survives = all(percent == 0 or name in elsewhere for name, percent in weights.items())
+        share = share_of(node, ready, weights)
         if survives and share > 0:
             choices.append(Choice(node, share))
     return max(choices, key=lambda choice: choice.share, default=None)
+
+
+def share_of(node: str, pods: Iterable[PlacedPod], weights: Mapping[str, int]) -> float:
+    """Share of the requests, 0 to 1, that the ready pods on a node have."""
+    ready = [pod for pod in pods if pod.ready]
+    share = 0.0
+    for revision, percent in weights.items():
+        nodes = [pod.node for pod in ready if pod.revision == revision]
+        share += percent / 100 * nodes.count(node) / max(1, len(nodes))
+    return share
 
 
 def placed_pods(namespace: str) -> list[PlacedPod]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -12,12 +12,20 @@ import pytest
 
 from hack.demo import host, kill
 from hack.demo.cluster import OPERATOR, kubectl
-from hack.demo.nodes import cut_power, drain, is_own_cluster, restore_power, uncordon
+from hack.demo.nodes import (
+    cut_power,
+    drain,
+    is_own_cluster,
+    placed_pods,
+    restore_power,
+    share_of,
+    uncordon,
+)
 
 GATEWAY = "gateway"
 MONITORING = "monitoring"
 LEADS_AGAIN_S = 60.0
-"""A lease that was not given back ends after 15 s; then there are pods to start and lists to read."""
+"""A lease that was not given back ends after 15 s; then there is everything to be read."""
 
 
 def workers() -> list[str]:
@@ -31,6 +39,11 @@ def workers() -> list[str]:
 def node_of_gateway() -> str:
     """The node that the gateway runs on."""
     return kubectl("-n", GATEWAY, "get", "pods", "-o", "jsonpath={.items[0].spec.nodeName}")
+
+
+def share_of_requests(node: str, namespace: str, weights: Mapping[str, int]) -> float:
+    """Share of a namespace's requests, 0 to 1, that the pods on a node have."""
+    return share_of(node, placed_pods(namespace), weights)
 
 
 def pod_range(node: str) -> str:

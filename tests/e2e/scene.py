@@ -14,6 +14,7 @@ from kubernetes import client
 
 from hack.demo import manifests
 from hack.demo.cluster import LoadGenerator, kubectl
+from hack.demo.faults import IN_FLIGHT_S, may_be_lost
 from hack.demo.history import Applied, History, Journal, Outcome
 from hack.demo.recorder import Recorder
 from hack.demo.train import Models, TrainedModel
@@ -155,6 +156,11 @@ class Scene:
             yield
         finally:
             self.disturbed.append((begin, time.time()))
+
+    def may_lose(self, share: float, exposed_s: float) -> None:
+        """Allow for a share of the requests, 0 to 1, that had nowhere to go for a while."""
+        rate = self.history.loads[-1].rate
+        self.lost += may_be_lost(rate, share, exposed_s + IN_FLIGHT_S)
 
     def check(self) -> None:
         """Hold the whole history against the invariants."""

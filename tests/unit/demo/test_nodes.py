@@ -1,6 +1,6 @@
 import pytest
 
-from hack.demo.nodes import PlacedPod, choose_node
+from hack.demo.nodes import PlacedPod, choose_node, share_of
 
 WEIGHTS = {"stable": 50, "candidate": 50}
 
@@ -48,3 +48,9 @@ def test_a_revision_without_weight_is_no_loss() -> None:
 @pytest.mark.parametrize("pods", [(), (pod("one"),)])
 def test_where_nothing_serves_there_is_nothing_to_take_away(pods: tuple[PlacedPod, ...]) -> None:
     assert chosen(*pods) is None
+
+
+def test_a_share_is_made_of_weights_and_ready_pods() -> None:
+    pods = (*SPREAD, pod("one", "stable"), pod("one", "stable", ready=False))
+    assert share_of("one", pods, {"stable": 75, "candidate": 25}) == pytest.approx(0.625)
+    assert share_of("three", pods, WEIGHTS) == 0
