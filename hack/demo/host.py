@@ -42,8 +42,15 @@ def _overrides(name: str, node: str, command: Sequence[str]) -> dict[str, object
         "command": list(command),
         "securityContext": {"privileged": True, "runAsUser": 0, "runAsGroup": 0},
     }
-    # NB: by its name, not through the scheduler, which lets nothing onto a cordoned node
-    spec = {"nodeName": node, "hostPID": True, "restartPolicy": "Never", "containers": [container]}
+    spec = {
+        # NB: not through the scheduler, which lets nothing onto a cordoned node
+        "nodeName": node,
+        # and a node that is short of memory takes nothing less
+        "priorityClassName": "system-node-critical",
+        "hostPID": True,
+        "restartPolicy": "Never",
+        "containers": [container],
+    }
     return {"spec": spec}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pytest
+import yaml
 
 from hack.demo import host, kill
 from hack.demo.cluster import OPERATOR, kubectl
@@ -24,6 +26,11 @@ from hack.demo.nodes import (
 
 GATEWAY = "gateway"
 MONITORING = "monitoring"
+KUBELET_CONFIG = "/var/lib/kubelet/config.yaml"
+MISSING_MIB = 300
+"""More than a pod or two give back. NB: what a kubelet reserves is no longer there for pods at all:
+far above what is free, it would have to give up the node."""
+
 LEADS_AGAIN_S = 60.0
 """A lease that was not given back ends after 15 s; then there is everything to be read."""
 
@@ -109,6 +116,52 @@ def drained(node: str, name: str) -> Iterator[None]:
         yield
     finally:
         uncordon(node)
+
+
+@contextmanager
+def short_of_memory(node: str) -> Iterator[None]:
+    """Within it a node's kubelet takes its memory for used up, and evicts pods.
+
+    Skips the test on a cluster that is not the project's own: its kubelets may be set up otherwise.
+    """
+    if not is_own_cluster():
+        pytest.skip("only of the project's own cluster it is known how its kubelets are set up")
+    before = run_on(node, f"cat {KUBELET_CONFIG}")
+    config = yaml.safe_load(before)
+    least = (memory_available(node) >> 20) + MISSING_MIB
+    config["evictionHard"] = {**config["evictionHard"], "memory.available": f"{least}Mi"}
+    config["evictionPressureTransitionPeriod"] = "5s"
+    try:
+        configure_kubelet(node, yaml.safe_dump(config))
+        yield
+    finally:
+        configure_kubelet(node, before)
+        kubectl("wait", f"node/{node}", "--for=condition=MemoryPressure=false", "--timeout=120s")
+
+
+def memory_available(node: str) -> int:
+    """Bytes, as the kubelet counts them."""
+    summary = json.loads(kubectl("get", "--raw", f"/api/v1/nodes/{node}/proxy/stats/summary"))
+    available: int = summary["node"]["memory"]["availableBytes"]
+    return available
+
+
+def configure_kubelet(node: str, config: str) -> None:
+    """Write a kubelet's configuration file, and have it read."""
+    encoded = base64.b64encode(config.encode()).decode()
+    run_on(node, f"echo {encoded} | base64 -d > {KUBELET_CONFIG} && systemctl restart kubelet")
+
+
+def has_memory_pressure(node: str) -> bool:
+    """Whether the node says that it is short of memory."""
+    path = '{.status.conditions[?(@.type=="MemoryPressure")].status}'
+    return kubectl("get", "node", node, "-o", f"jsonpath={path}") == "True"
+
+
+def evicted_pods(namespace: str) -> list[str]:
+    """Names of the pods that a kubelet has evicted."""
+    pods = json.loads(kubectl("-n", namespace, "get", "pods", "-o", "json"))["items"]
+    return [pod["metadata"]["name"] for pod in pods if pod["status"].get("reason") == "Evicted"]
 
 
 def kill_operator() -> None:

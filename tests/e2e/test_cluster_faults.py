@@ -129,6 +129,45 @@ def test_s36_traffic_leaves_a_lost_node_and_pods_come_back_elsewhere(
 
 
 @pytest.mark.full
+def test_pods_evicted_from_a_node_short_of_memory_come_back_and_are_no_models_fault(
+    stage: Stage, record_property: Property
+) -> None:
+    def half(manifest: dict[str, Any]) -> None:
+        three_pods(manifest)
+        # with pods of each revision on both nodes
+        manifest["spec"]["rollout"]["steps"] = [{"setWeight": {"percent": 50, "duration": "60s"}}]
+
+    node = nodes.workers()[0]
+    with nodes.cleared(node):
+        s = stage()  # its load generator and file server are elsewhere too
+    s.apply(1, change=three_pods)
+    s.wait("all pods ready", lambda h: ready_stable(h) == REPLICAS, 120)
+    s.recorder.start_load(RATE)
+    revision = in_canary(s, 50, change=half)
+    share = nodes.share_of_requests(node, s.namespace, s.history.weights)
+    assert share > 0
+    with s.disturbance(), nodes.short_of_memory(node):
+        wait_until("pods are evicted", lambda: nodes.evicted_pods(s.namespace), timeout_s=120)
+        wait_until("memory pressure", lambda: nodes.has_memory_pressure(node), timeout_s=30)
+        assert s.history.weights[revision] == 50
+    s.wait("pods are back", lambda h: ready_stable(h) == REPLICAS, 120)
+    record_property("evicted_pods", len(nodes.evicted_pods(s.namespace)))
+    s.may_lose(share, 0.0)  # an evicted pod has no time for a good-bye
+    s.wait_for_promotion(timeout_s=300)
+    history = s.stop()
+    assert_bounded(s, history, record_property)
+    assert not_rolled_back(history)
+
+
+def wait_until(what: str, condition: Callable[[], object], timeout_s: float) -> None:
+    """Wait until something holds that only the API server can be asked for."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s:g} s"
+        time.sleep(1)
+
+
+@pytest.mark.full
 def test_pods_that_the_gateway_cannot_reach_are_no_models_fault(
     stage: Stage, record_property: Property
 ) -> None:
