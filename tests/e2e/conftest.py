@@ -28,8 +28,13 @@ from tests.e2e.scene import Scene, scene
 
 SLOW, HUNGRY, CORRUPT, LONG = 104, 105, 106, 107
 MODERN, FOREIGN, HUGE, TWELVE_CLASSES = 108, 109, 110, 111
+LENGTHY = 112
 LONG_LOOPS = 5_000_000
 """Eight to ten seconds on one core."""
+
+LENGTHY_LOOPS = 2_000_000
+"""Three to four: long enough to be in flight when something happens."""
+
 STEP_S = 6
 NEXT = pytest.StashKey[pytest.Item | None]()
 
@@ -54,6 +59,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
         hungry_model(folder / "hungry.onnx", HUNGRY),
         corrupt_model(folder / "corrupt.onnx", CORRUPT),
         slow_model(folder / "long.onnx", LONG, LONG_LOOPS),
+        slow_model(folder / "lengthy.onnx", LENGTHY, LENGTHY_LOOPS),
         modern_model(folder / "modern.onnx", MODERN),
         foreign_model(folder / "foreign.onnx", FOREIGN),
         huge_model(folder / "huge.onnx", HUGE),

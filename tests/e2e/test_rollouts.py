@@ -170,9 +170,12 @@ def test_s29_a_model_that_cannot_be_loaded_never_gets_weight(stage: Stage, fault
 def test_s30_collapsed_readiness_takes_the_weight_within_two_seconds(
     stage: Stage, api: client.ApiClient
 ) -> None:
-    s = stage(step_s=30).serving(1)
-    digest = s.apply(2, expected=Outcome.ROLLED_BACK).digest
-    revision = s.wait_for_weight(digest, 5)
+    def half(manifest: dict[str, Any]) -> None:
+        manifest["spec"]["rollout"]["steps"] = [{"setWeight": {"percent": 50, "duration": "2m"}}]
+
+    s = stage().serving(1)
+    digest = s.apply(2, expected=Outcome.ROLLED_BACK, change=half).digest
+    revision = s.wait_for_weight(digest, 50)
     gone_at = delete_pods(client.CoreV1Api(api), s.namespace, revision)
     why = s.wait_for_rollback(timeout_s=20)
     assert why.startswith("ReadinessCollapsed")

@@ -1,4 +1,8 @@
-"""A Secret that pods use is rotated: nothing restarts by itself, and a restart costs nothing."""
+"""A Secret and a ConfigMap that pods use are rotated: nothing restarts by itself.
+
+Pods know them as environment variables only: `spec.server` has no volumes. So whatever is rotated
+needs a restart to be seen, which is asked for, and costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
 from hack.demo.cluster import kubectl
 from tests.e2e.scene import NAME, Scene, failed
@@ -15,26 +20,25 @@ from tests.e2e.scene import NAME, Scene, failed
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 TOKEN = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "token", "key": "token"}}}
+SETTINGS = {"configMapRef": {"name": "settings"}}
 
 
-def with_token(manifest: dict[str, Any]) -> None:
-    manifest["spec"]["server"] = manifest["spec"].get("server", {}) | {"env": [TOKEN]}
+def with_both(manifest: dict[str, Any]) -> None:
+    used = {"env": [TOKEN], "envFrom": [SETTINGS]}
+    manifest["spec"]["server"] = manifest["spec"].get("server", {}) | used
 
 
 def rotate(s: Scene, value: str) -> None:
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "token", "namespace": s.namespace},
-        "stringData": {"token": value},
-    }
-    path = s.folder / "token.yaml"
-    path.write_text(json.dumps(secret))
-    kubectl("apply", "-f", str(path))
+    """Have the Secret and the ConfigMap say something else."""
+    secret = {"kind": "Secret", "metadata": {"name": "token"}, "stringData": {"token": value}}
+    settings = {"kind": "ConfigMap", "metadata": {"name": "settings"}, "data": {"DAY": value}}
+    path = s.folder / "rotated.yaml"
+    path.write_text(yaml.safe_dump_all({"apiVersion": "v1", **each} for each in (secret, settings)))
+    kubectl("-n", s.namespace, "apply", "-f", str(path))
 
 
 def pods(s: Scene) -> dict[str, str]:
-    """Token by name of the pods that serve."""
+    """What both say, by name of the pods that serve."""
     selector = f"modeldeployment.dev/name={NAME}"
     listed = json.loads(kubectl("-n", s.namespace, "get", "pods", "-l", selector, "-o", "json"))
     names = [
@@ -42,7 +46,7 @@ def pods(s: Scene) -> dict[str, str]:
         for pod in listed["items"]
         if "deletionTimestamp" not in pod["metadata"]
     ]
-    script = "import os; print(os.environ['TOKEN'])"
+    script = "import os; print(os.environ['TOKEN'], os.environ['DAY'])"
     return {
         name: kubectl("-n", s.namespace, "exec", name, "--", "python3", "-c", script).strip()
         for name in names
@@ -54,7 +58,7 @@ def test_s55_a_rotated_secret_restarts_nothing_until_a_restart_is_asked_for(
 ) -> None:
     s = stage()
     rotate(s, "monday")
-    digest = s.apply(1, change=with_token).digest
+    digest = s.apply(1, change=with_both).digest
     s.wait(
         "ready",
         lambda h: h.status.stable is not None and h.status.stable.ready_replicas == 2,
@@ -62,7 +66,7 @@ def test_s55_a_rotated_secret_restarts_nothing_until_a_restart_is_asked_for(
     )
     s.recorder.start_load(50)
     before = pods(s)
-    assert set(before.values()) == {"monday"}
+    assert set(before.values()) == {"monday monday"}
     # what needs no restart has none: a pod reads it when it starts
     rotate(s, "tuesday")
     time.sleep(10)
@@ -76,7 +80,7 @@ def test_s55_a_rotated_secret_restarts_nothing_until_a_restart_is_asked_for(
         "--timeout=120s",
     )  # fmt: skip
     after = pods(s)
-    assert set(after.values()) == {"tuesday"}
+    assert set(after.values()) == {"tuesday tuesday"}
     assert not set(after) & set(before)
     history = s.stop()
     stables = [seen.status.stable for seen in history.statuses if seen.at > began]

@@ -16,7 +16,7 @@ import pytest
 from hack.demo.cluster import kubectl
 from hack.demo.history import History, Outcome
 from tests.e2e import nodes
-from tests.e2e.conftest import LONG
+from tests.e2e.conftest import LENGTHY, LONG
 from tests.e2e.scene import NAME, Scene, failed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -121,3 +121,32 @@ def ask_once(s: Scene) -> str:
 
 def result(future: Future[str]) -> str:
     return future.result(timeout=150).strip()
+
+
+def test_s42_what_is_deleted_in_mid_canary_answers_what_it_accepted_and_leaves_nothing(
+    stage: Stage,
+) -> None:
+    s = stage(step_s=120)
+    s.apply(LENGTHY)
+    s.wait("ready", lambda h: h.status.stable is not None and h.status.stable.ready_replicas == 2,
+           120)  # fmt: skip
+    s.wait_for_weight(s.apply(1).digest, 5)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(ask_once, s) for _ in range(4)]
+        time.sleep(2)
+        assert not all(future.done() for future in asked), "they take some seconds"
+        kubectl("-n", s.namespace, "delete", "mdep", NAME, "--wait=false")
+        codes = Counter(result(future) for future in asked)
+    assert codes == {"200": 4}
+    deadline = time.monotonic() + 60
+    while left := children(s):
+        assert time.monotonic() < deadline, f"not collected: {left}"
+        time.sleep(1)
+
+
+def children(s: Scene) -> str:
+    """Names of what belongs to the model, pods on their way out among them."""
+    kinds = "mdep,mrev,httproutes,deployments,services,poddisruptionbudgets,pods"
+    selector = f"modeldeployment.dev/name={NAME}"
+    own = kubectl("-n", s.namespace, "get", "mdep", NAME, "--ignore-not-found", "-o", "name")
+    return own + kubectl("-n", s.namespace, "get", kinds, "-l", selector, "-o", "name")
