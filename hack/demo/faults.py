@@ -17,6 +17,14 @@ IN_FLIGHT_S: Final = 5.0
 MARGIN: Final = 1.2
 """Requests are not spread that evenly over pods."""
 
+STORM: Final = (
+    frozenset({FaultKind.PROMETHEUS_STOPPED}),
+    frozenset({FaultKind.OPERATOR_KILLED}),
+    frozenset({FaultKind.NODE_STOPPED, FaultKind.NODE_DRAINED}),
+)
+"""The blows of a storm. Only the project's own cluster has nodes that can be switched off: those of
+others are drained."""
+
 HELD_WITHIN_S: Final = 20.0
 """A rollout is held after two looks without an answer; a query may take some seconds to fail."""
 
@@ -120,6 +128,7 @@ def may_be_lost(rate: float, share: float, exposed_s: float) -> int:
 
 def fault_failures(history: History) -> Iterator[str]:
     """What is not as promised."""
+    yield from _calms(history)
     for blow in blows(history):
         if blow.mended is None:
             yield f"{blow.kind}, {blow.detail}: it was not mended"
@@ -149,6 +158,19 @@ def fault_rows(history: History) -> tuple[FaultRow, ...]:
         )
         for blow in blows(history)
     )
+
+
+def _calms(history: History) -> Iterator[str]:
+    """Storms that lacked a blow: a version that came through one of these proves little."""
+    ends = [*(following.at for following in history.applied[1:]), history.end]
+    for applied, until in zip(history.applied, ends, strict=False):
+        if not applied.stormy:
+            continue
+        struck = {blow.kind for blow in blows(history) if applied.at <= blow.began <= until}
+        for kinds in STORM:
+            if not kinds & struck:
+                missing = " or ".join(sorted(kinds))
+                yield f"the storm of version {applied.version} lacked: {missing}"
 
 
 def _later(history: History, fault: Fault, phase: FaultPhase) -> float | None:

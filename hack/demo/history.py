@@ -59,6 +59,7 @@ class Applied:
         steps: Weights on its way, percent; none for the first version, and for one that is never
             to have any.
         because: What the operator's reason of a rollback has to name; empty for anything.
+        stormy: Whether the cluster is to be hurt meanwhile.
     """
 
     at: float
@@ -68,6 +69,7 @@ class Applied:
     expected: Outcome
     steps: tuple[int, ...] = ()
     because: str = ""
+    stormy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +322,7 @@ class Journal:
             "expected": applied.expected.value,
             "steps": list(applied.steps),
             "because": applied.because,
+            "stormy": applied.stormy,
         }
         self._add(applied.at, "applied", line)
 
@@ -378,6 +381,7 @@ def _parse(line: Mapping[str, Any]) -> Record:  # noqa: PLR0911 - one for each k
                 expected=Outcome(line["expected"]),
                 steps=tuple(line["steps"]),
                 because=line.get("because", ""),
+                stormy=line.get("stormy", False),
             )
         case "load":
             return Load(at, line["rate"])

@@ -12,7 +12,7 @@ from hack.demo import manifests, storm
 from hack.demo.cluster import LoadGenerator, connect, install_operator, kubectl
 from hack.demo.follow import dwell, follow
 from hack.demo.history import Applied, History, Journal, Outcome, read_history
-from hack.demo.judge import judge, outcome
+from hack.demo.judge import LATENCY, judge, outcome
 from hack.demo.recorder import Recorder
 from hack.demo.report import write_report
 from hack.demo.screen import Screen
@@ -96,8 +96,7 @@ STAGES = (
     Stage(1, "", Outcome.PROMOTED),
     Stage(2, "good", Outcome.PROMOTED),
     Stage(3, "bad", Outcome.ROLLED_BACK, because="errors"),
-    # for its latency; where the machine is so busy that it answers nothing in time, for its errors
-    Stage(4, "slow", Outcome.ROLLED_BACK, because="AnalysisFailed", evidence_s=SLOW_S),
+    Stage(4, "slow", Outcome.ROLLED_BACK, because=LATENCY, evidence_s=SLOW_S),
     Stage(5, "broken", Outcome.ROLLED_BACK, because="DigestMismatch", weighted=False),
     Stage(
         6,
@@ -284,6 +283,7 @@ def _apply_version(
         expected=stage.expected,
         steps=manifests.weights(manifest) if stage.chapter and stage.weighted else (),
         because=stage.because,
+        stormy=stage.stormy,
     )
     recorder.applied(applied)
     _apply([manifest], path)

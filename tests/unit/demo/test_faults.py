@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from hack.demo.faults import fault_rows
-from hack.demo.history import Fault, FaultKind, FaultPhase, RouteSeen, StatusSeen
+from hack.demo.history import Applied, Fault, FaultKind, FaultPhase, RouteSeen, StatusSeen
 from hack.demo.judge import judge
 from hack.demo.loadgen.answers import GATEWAY
 from model_operator.api.types import RolloutStatus
@@ -12,6 +12,7 @@ from tests.unit.demo.histories import (
     ROUTES,
     SECOND_APPLIED,
     STATUSES,
+    THIRD_APPLIED,
     Run,
     good_run,
     revision,
@@ -125,3 +126,58 @@ def test_a_rollout_that_nobody_held_is_a_failure(run: Run) -> None:
     run.records = [r for r in run.records if getattr(r, "at", 0) != BEGAN + 3]
 
     assert "the rollout was not held while Prometheus was away" in failures(run)
+
+
+def storm(run: Run, *kinds: FaultKind) -> None:
+    """Have version 2 rolled out in a storm of these blows, all of them mended."""
+    second = next(r for r in run.records if isinstance(r, Applied) and r.version == 2)
+    run.replace_records([second], [replace(second, stormy=True)])
+    for kind in kinds:
+        run.records += [
+            fault(BEGAN, kind, FaultPhase.BEGAN),
+            fault(MENDED, kind, FaultPhase.MENDED),
+        ]
+
+
+def lacking(run: Run) -> list[str]:
+    return [text for text in failures(run) if text.startswith("the storm of version 2 lacked")]
+
+
+@pytest.mark.parametrize("node", [FaultKind.NODE_STOPPED, FaultKind.NODE_DRAINED])
+def test_a_storm_has_three_blows(run: Run, node: FaultKind) -> None:
+    storm(run, FaultKind.PROMETHEUS_STOPPED, FaultKind.OPERATOR_KILLED, node)
+
+    assert lacking(run) == []
+
+
+@pytest.mark.parametrize(
+    ("struck", "missing"),
+    [
+        (
+            [FaultKind.OPERATOR_KILLED, FaultKind.NODE_STOPPED],
+            ["Prometheus stopped"],
+        ),
+        (
+            [FaultKind.PROMETHEUS_STOPPED, FaultKind.NODE_DRAINED],
+            ["operator killed"],
+        ),
+        ([], ["Prometheus stopped", "operator killed", "node drained or node stopped"]),
+    ],
+)
+def test_a_storm_that_lacks_a_blow_is_a_failure(
+    run: Run, struck: list[FaultKind], missing: list[str]
+) -> None:
+    storm(run, *struck)
+
+    assert lacking(run) == [f"the storm of version 2 lacked: {blow}" for blow in missing]
+
+
+def test_what_breaks_at_another_version_is_no_part_of_a_storm(run: Run) -> None:
+    storm(run)
+    kind = FaultKind.OPERATOR_KILLED
+    run.records += [
+        fault(THIRD_APPLIED + 1, kind, FaultPhase.BEGAN),
+        fault(THIRD_APPLIED + 2, kind, FaultPhase.MENDED),
+    ]
+
+    assert len(lacking(run)) == 3

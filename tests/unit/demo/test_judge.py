@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from hack.demo.history import Applied, History, Load, Outcome, RouteSeen, StatusSeen
-from hack.demo.judge import judge
+from hack.demo.judge import LATENCY, judge
 from hack.demo.loadgen.answers import GATEWAY
 from tests.unit.demo.histories import (
     END,
@@ -100,6 +100,26 @@ def test_a_rollback_for_another_reason_is_a_failure(run: Run) -> None:
 
     run.replace_records([replace(third, because="errors")], [replace(third, because="latency")])
     assert "expected was latency" in only_failure(run)
+
+
+@pytest.mark.parametrize(
+    ("codes", "complaints"),
+    [(["503", "504"], 0), (["503", "500"], 1), ([], 1)],
+    ids=["late only", "an error too", "none"],
+)
+def test_a_slow_version_may_be_found_out_by_answers_that_never_came(
+    codes: list[str], complaints: int, run: Run
+) -> None:
+    third = next(r for r in run.records if isinstance(r, Applied) and r.version == 3)
+    run.replace_records([third], [replace(third, because=LATENCY)])
+    for index, window in enumerate(run.windows):
+        cells = tuple(cell for cell in window.cells if cell.ok)
+        run.windows[index] = replace(window, cells=cells, sent=sum(cell.count for cell in cells))
+    for code in codes:
+        run.answer(THIRD_WEIGHT + 1, 3, code)
+
+    found = [text for text in judge(run.history()).failures if "expected was latency" in text]
+    assert len(found) == complaints
 
 
 def test_a_version_that_may_never_have_traffic_fails_with_any(run: Run) -> None:
