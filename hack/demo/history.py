@@ -5,6 +5,7 @@ delivered it: some milliseconds late, never early.
 """
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -60,6 +61,8 @@ class Applied:
             to have any.
         because: What the operator's reason of a rollback has to name; empty for anything.
         stormy: Whether the cluster is to be hurt meanwhile.
+        hold_s: How long evidence may be missing until it is rolled back for that, seconds; infinite
+            where it is kept.
     """
 
     at: float
@@ -70,6 +73,7 @@ class Applied:
     steps: tuple[int, ...] = ()
     because: str = ""
     stormy: bool = False
+    hold_s: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +327,7 @@ class Journal:
             "steps": list(applied.steps),
             "because": applied.because,
             "stormy": applied.stormy,
+            "hold_s": None if math.isinf(applied.hold_s) else applied.hold_s,
         }
         self._add(applied.at, "applied", line)
 
@@ -382,6 +387,7 @@ def _parse(line: Mapping[str, Any]) -> Record:  # noqa: PLR0911 - one for each k
                 steps=tuple(line["steps"]),
                 because=line.get("because", ""),
                 stormy=line.get("stormy", False),
+                hold_s=math.inf if line.get("hold_s") is None else line["hold_s"],
             )
         case "load":
             return Load(at, line["rate"])

@@ -284,6 +284,7 @@ def _apply_version(
         steps=manifests.weights(manifest) if stage.chapter and stage.weighted else (),
         because=stage.because,
         stormy=stage.stormy,
+        hold_s=manifests.hold_s(manifest),
     )
     recorder.applied(applied)
     _apply([manifest], path)

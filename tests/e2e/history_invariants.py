@@ -3,8 +3,9 @@
 `tests/invariants.py` holds single decisions against them; here it is what a cluster was told, said
 and answered. The rules are written from the invariants' words and share no code with the operator.
 
-Not seen from outside are I7 (what an operator that died would have done), I8 (idle means no
-writes), I11 (what was known) and I12 (what else was broken).
+Not seen from outside are I7 (what an operator that died would have done) and I12 (what else was
+broken). Of I8 only writes are seen, and only where a scene has waited until nothing was left to be
+done. Ready pods (I5) and what was known of the metrics (I11) are what status said of them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from hack.demo.history import FULL_PERCENT, History
+from hack.demo.history import FULL_PERCENT, History, StatusSeen
 from model_operator.api.times import parse_time
 from model_operator.api.types import ModelDeploymentStatus, RolledBackStatus
 from tests.e2e.witness import (
@@ -35,6 +36,12 @@ WRITTEN_S: Final = 5.0
 """Records and events are written last, after everything that traffic depends on."""
 
 FROM_ANALYSIS: Final = "AnalysisFailed"
+NO_DATA: Final = "InsufficientData"
+BLIND: Final = "MetricsUnavailable"
+OF_METRICS: Final = frozenset(
+    {FROM_ANALYSIS, NO_DATA, BLIND, "BreachUnconfirmed", "ConfigurationError"}
+)
+"""Reasons that only metrics can give; all others are seen of pods, or asked for."""
 
 
 def check(
@@ -42,8 +49,9 @@ def check(
     *,
     told: Sequence[Told] | None = None,
     disturbed: Sequence[Interval] = (),
+    drained: Sequence[Interval] = (),
+    rested: Sequence[Interval] = (),
     lost: int = 0,
-    slack_s: float = 0.0,
 ) -> None:
     """Hold a history against the invariants.
 
@@ -53,15 +61,17 @@ def check(
         disturbed: When the scene kept the operator, the API server or the gateway from working:
             from the first blow until the scene has seen that it works again. Time limits stand
             still in it, and what is only written afterwards (evidence, events) may be missing.
+        drained: When the scene took pods off a node one by one, as a disruption budget lets it.
+        rested: When nothing was left to be done, and nothing was asked for.
         lost: Requests that may have failed at most, beside those that a revision on trial answered:
             those that the scene itself broke, in flight to a node that it stopped.
-        slack_s: How much longer than a second the route may differ from what is desired, where
-            other work takes the processors.
 
     Raises:
         AssertionError: With every violation, one a line.
     """
-    found = violations(history, told=told, disturbed=disturbed, lost=lost, slack_s=slack_s)
+    found = violations(
+        history, told=told, disturbed=disturbed, drained=drained, rested=rested, lost=lost
+    )
     assert not found, "invariants broken:\n" + "\n".join(found)
 
 
@@ -70,11 +80,12 @@ def violations(
     *,
     told: Sequence[Told] | None = None,
     disturbed: Sequence[Interval] = (),
+    drained: Sequence[Interval] = (),
+    rested: Sequence[Interval] = (),
     lost: int = 0,
-    slack_s: float = 0.0,
 ) -> list[str]:
     """What `check` would complain of, each beginning with the invariant's number."""
-    seen = Witness(history, told, tuple(disturbed), slack_s)
+    seen = Witness(history, told, tuple(disturbed), tuple(drained), tuple(rested))
     return [
         *_i1_weights_add_up(seen),
         *_i2_rises_only_after_a_pass(seen),
@@ -83,11 +94,14 @@ def violations(
         *_i4_failure_takes_the_weight(seen),
         *_i4_no_request_without_weight(seen),
         *_i5_stable_keeps_its_pods(seen),
+        *_i5_stable_stays_ready(seen),
         *_i5_no_request_lost(seen, lost),
         *_i6_one_candidate(seen),
+        *_i8_rest_means_no_writes(seen),
         *_i9_route_is_as_desired(seen),
         *_i10_every_rollback_is_told(seen),
         *_i10_every_other_end_is_told(seen),
+        *_i11_missing_evidence_is_no_failure(seen),
     ]
 
 
@@ -215,6 +229,40 @@ def _i5_stable_keeps_its_pods(witness: Witness) -> Iterator[str]:
             )
 
 
+def _i5_stable_stays_ready(witness: Witness) -> Iterator[str]:
+    """No rollout takes a ready pod below the floor.
+
+    A drain takes one at a time, and the scene's own blows leave at least one: what they took may be
+    missing until the floor is reached again.
+    """
+    least: dict[str, int] = {}
+    for seen in witness.history.statuses:
+        floors = _floors(seen.status)
+        least = {revision: ready for revision, ready in least.items() if revision in floors}
+        for revision, (ready, floor) in floors.items():
+            if ready >= floor:
+                least.pop(revision, None)
+                continue
+            if witness.is_disturbed(seen.at):
+                least[revision] = 1
+            elif witness.is_drained(seen.at):
+                least.setdefault(revision, floor - 1)
+            if ready < max(1, least.get(revision, floor)):
+                yield (f"I5: {revision} had {ready} ready pods of {floor} {witness.clock(seen.at)}")
+
+
+def _floors(status: ModelDeploymentStatus) -> Mapping[str, tuple[int, int]]:
+    """Ready pods and floor of the stable revision, during a rollout and its bake."""
+    candidate, stable, former = status.candidate, status.stable, status.former
+    if stable is None:
+        return {}
+    if candidate is not None and candidate.percent > 0:
+        return {stable.revision: (stable.ready_replicas, candidate.floor_replicas)}
+    if former is not None:
+        return {stable.revision: (stable.ready_replicas, former.floor_replicas)}
+    return {}
+
+
 def _i5_no_request_lost(witness: Witness, lost: int) -> Iterator[str]:
     bad = (cell for cell in witness.history.cells() if not cell.ok)
     failed = [cell for cell in bad if not witness.is_by_candidate(cell)]
@@ -237,6 +285,30 @@ def _i6_one_candidate(witness: Witness) -> Iterator[str]:
             yield f"I6: {sorted(others)} had weight beside {sorted(known)} {witness.clock(seen.at)}"
 
 
+def _i8_rest_means_no_writes(witness: Witness) -> Iterator[str]:
+    history = witness.history
+    written: list[tuple[float, str]] = [
+        *(
+            (after.at, "the status")
+            for before, after in witness.changes()
+            if _same_pods(before, after)
+        ),
+        *((seen.at, "the route") for seen in history.routes),
+        *((seen.at, f"the record of {seen.name}") for seen in history.revisions),
+    ]
+    for at, what in written:
+        if any(begin < at <= end for begin, end in witness.rested):
+            yield f"I8: {what} was written {witness.clock(at)}, and nothing was left to be done"
+
+
+def _same_pods(before: StatusSeen, after: StatusSeen) -> bool:
+    """Whether no pod came or went: that is something to tell of."""
+    one, other = before.status.stable, after.status.stable
+    if one is None or other is None:
+        return one is other
+    return (one.replicas, one.ready_replicas) == (other.replicas, other.ready_replicas)
+
+
 def _i9_route_is_as_desired(witness: Witness) -> Iterator[str]:
     history = witness.history
     changes: list[tuple[float, Mapping[str, Weights]]] = [
@@ -253,7 +325,7 @@ def _i9_route_is_as_desired(witness: Witness) -> Iterator[str]:
         over = _agree(now) or not change
         if since is not None and over:
             seconds = witness.quiet_s(since, at)
-            if seconds > UNDONE_S + WATCH_LAG_S + witness.slack_s:
+            if seconds > UNDONE_S + WATCH_LAG_S:
                 yield (
                     f"I9: the route had {dict(before['route'])} until {seconds:.1f} s after it "
                     f"differed, desired was {dict(before['desired'])} {witness.clock(since)}"
@@ -316,3 +388,43 @@ def _is_over(status: ModelDeploymentStatus, revision: str) -> bool:
 def _may_be_unwritten(witness: Witness, at: float) -> bool:
     """Whether the history ended, or the operator may have died, before all could be written."""
     return witness.history.end - at < WRITTEN_S or witness.is_disturbed(at, WRITTEN_S)
+
+
+def _i11_missing_evidence_is_no_failure(witness: Witness) -> Iterator[str]:
+    for before, seen in witness.changes():
+        known = {(entry.revision, entry.time) for entry in before.status.rolled_back}
+        for entry in seen.status.rolled_back:
+            if (entry.revision, entry.time) in known or entry.reason not in OF_METRICS:
+                continue
+            if before.status.rollout.reason == BLIND and not _failed_since(witness, before, entry):
+                yield (
+                    f"I11: {entry.revision} was rolled back for {entry.reason} "
+                    f"{witness.clock(seen.at)}, while its metrics were unavailable"
+                )
+            if entry.reason == NO_DATA:
+                yield from _held_long_enough(witness, before, entry)
+
+
+def _failed_since(witness: Witness, before: StatusSeen, entry: RolledBackStatus) -> bool:
+    """Whether the metrics came back, and the first that they said was a failure."""
+    since = parse_time(before.status.rollout.since_time or entry.time)
+    return entry.reason == FROM_ANALYSIS and any(
+        evidence.verdict == "fail" and parse_time(evidence.time) >= since
+        for evidence in witness.history.record_of(entry.revision).evidence
+    )
+
+
+def _held_long_enough(
+    witness: Witness, before: StatusSeen, entry: RolledBackStatus
+) -> Iterator[str]:
+    candidate, at = before.status.candidate, parse_time(entry.time)
+    since = candidate.insufficient_since_time if candidate is not None else None
+    missing_s = at - parse_time(since) if since is not None else 0.0
+    digest = candidate.digest if candidate is not None else ""
+    applied = [a for a in witness.history.applied if a.digest == digest and a.at <= at]
+    hold_s = applied[-1].hold_s if applied else math.inf
+    if missing_s < hold_s - WATCH_LAG_S:
+        yield (
+            f"I11: {entry.revision} was rolled back after {missing_s:.1f} s without evidence, "
+            f"its spec says {hold_s:g} s"
+        )

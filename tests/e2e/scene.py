@@ -18,14 +18,17 @@ from hack.demo.faults import IN_FLIGHT_S, may_be_lost
 from hack.demo.history import Applied, History, Journal, Outcome
 from hack.demo.recorder import Recorder
 from hack.demo.train import Models, TrainedModel
+from tests.e2e import nodes
 from tests.e2e.backstage import Backstage
 from tests.e2e.history_invariants import check
-from tests.e2e.witness import events_of
+from tests.e2e.witness import Interval, events_of, last_write
 
 NAME = manifests.MODEL_DEPLOYMENT
 READY_S = 120.0
-SHARED_S = 3.0
-"""What a machine that runs all other tests too may take longer; the drift of S25 has its second."""
+STILL_S = 2.0
+"""Between two writes of the operator it is never this long while something is left to be done."""
+
+RESTED_S = 4.0
 
 
 @dataclass(slots=True)
@@ -39,6 +42,8 @@ class Scene:
         step_s: How long each weight is held, seconds.
         disturbed: When the test kept the operator, the API server or the gateway from working,
             seconds since the epoch.
+        drained: When the test took pods off a node, by and by.
+        rested: When the test saw to it that nothing was left to be done.
         lost: Requests that the test itself broke, and that may fail beside the candidate's.
     """
 
@@ -47,7 +52,9 @@ class Scene:
     recorder: Recorder
     step_s: int
     folder: Path
-    disturbed: list[tuple[float, float]] = field(default_factory=list)
+    disturbed: list[Interval] = field(default_factory=list)
+    drained: list[Interval] = field(default_factory=list)
+    rested: list[Interval] = field(default_factory=list)
     lost: int = 0
 
     @property
@@ -83,6 +90,7 @@ class Scene:
             digest=manifest["spec"]["model"]["digest"],
             expected=expected,
             steps=() if first else manifests.weights(manifest),
+            hold_s=manifests.hold_s(manifest),
         )
         self.recorder.applied(applied)
         path = self.folder / f"{NAME}-{version}.yaml"
@@ -157,6 +165,27 @@ class Scene:
         finally:
             self.disturbed.append((begin, time.time()))
 
+    @contextmanager
+    def draining(self, node: str) -> Iterator[None]:
+        """A time in which a node has none of the model's pods, and takes nothing new."""
+        begin = time.time()
+        try:
+            with nodes.drained(node, NAME):
+                yield
+        finally:
+            self.drained.append((begin, time.time()))
+
+    def rest(self) -> None:
+        """Wait until the operator has done all there is to do, then watch that it leaves it so."""
+        self.wait(
+            "at rest",
+            lambda h: is_settled(h) and time.time() - last_write(h) > STILL_S,
+            timeout_s=30,
+        )
+        begin = time.time()
+        time.sleep(RESTED_S)
+        self.rested.append((begin, time.time()))
+
     def may_lose(self, share: float, exposed_s: float) -> None:
         """Allow for a share of the requests, 0 to 1, that had nowhere to go for a while."""
         rate = self.history.loads[-1].rate
@@ -168,8 +197,9 @@ class Scene:
             self.stop(),
             told=events_of(self.namespace),
             disturbed=self.disturbed,
+            drained=self.drained,
+            rested=self.rested,
             lost=self.lost,
-            slack_s=SHARED_S,
         )
 
     def stop(self) -> History:
@@ -177,6 +207,13 @@ class Scene:
         if self.history.loads:
             self.recorder.stop_load()
         return self.history
+
+
+def is_settled(history: History) -> bool:
+    """Whether no rollout is under way, and the gateway does what it was told."""
+    status = history.status
+    confirmed = all(share.confirmed_percent == share.desired_percent for share in status.traffic)
+    return confirmed and status.candidate is None and status.former is None
 
 
 def is_ready(history: History, digest: str) -> bool:

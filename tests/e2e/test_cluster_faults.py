@@ -16,7 +16,7 @@ import pytest
 from hack.demo.cluster import kubectl
 from hack.demo.history import History, Outcome
 from tests.e2e import nodes
-from tests.e2e.scene import NAME, Scene, failed
+from tests.e2e.scene import Scene, failed
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -90,7 +90,7 @@ def test_s36_a_drained_node_costs_no_request_and_keeps_the_floor(stage: Stage) -
     in_canary(s)
     node = nodes.workers()[0]
     begin = time.time()
-    with nodes.drained(node, NAME):
+    with s.draining(node):
         s.wait_for_promotion()
     history = s.stop()
     stables = [seen.status.stable for seen in history.statuses if seen.at > begin]

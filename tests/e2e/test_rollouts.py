@@ -29,7 +29,7 @@ def test_s01_s02_s33_a_good_model_takes_over_without_a_lost_request(stage: Stage
     pods = ready_pods(s)
     s.apply(2)
     s.wait_for_promotion()
-    time.sleep(3)
+    s.rest()
     history = s.stop()
     judged = judge(history)
     assert judged.ok, judged.failures
@@ -73,7 +73,7 @@ def test_s04_s33_a_model_with_errors_is_rolled_back_and_nobody_else_notices(stag
     s = stage().serving(2)
     s.apply(3, expected=Outcome.ROLLED_BACK)
     why = s.wait_for_rollback()
-    time.sleep(6)
+    s.rest()
     history = s.stop()
     for part in ("errors", "limit 1 %", "events"):
         assert part in why

@@ -72,7 +72,7 @@ def disturb(s: Scene, turn: int) -> str:
                 nodes.kill_operator()
             return "kill"
         case 1 | 3:
-            with nodes.drained(nodes.workers()[turn // 2 % 2], NAME):
+            with s.draining(nodes.workers()[turn // 2 % 2]):
                 return "drain"
         case _:
             return "nothing"

@@ -61,12 +61,13 @@ class Rise:
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """A history, the events, and when the scene itself kept things from working."""
+    """A history, the events, and when the scene itself kept things from working or had its rest."""
 
     history: History
     told: Sequence[Told] | None
-    disturbed: tuple[Interval, ...]
-    slack_s: float = 0.0
+    disturbed: tuple[Interval, ...] = ()
+    drained: tuple[Interval, ...] = ()
+    rested: tuple[Interval, ...] = ()
 
     def quiet_s(self, begin: float, end: float) -> float:
         """Seconds of an interval in which nothing was disturbed."""
@@ -79,6 +80,10 @@ class Witness:
     def is_disturbed(self, at: float, before_s: float = WATCH_LAG_S) -> bool:
         """Whether something was disturbed at a time, or at most `before_s` later."""
         return any(begin - before_s <= at <= end + WATCH_LAG_S for begin, end in self.disturbed)
+
+    def is_drained(self, at: float) -> bool:
+        """Whether pods were taken off a node at a time, or shortly before."""
+        return any(begin <= at <= end + GATEWAY_LAG_S for begin, end in self.drained)
 
     def clock(self, at: float) -> str:
         """A time for a message."""
@@ -184,6 +189,12 @@ class Witness:
 def desired(status: ModelDeploymentStatus) -> Weights:
     """The weights above 0 that a status asks for."""
     return {s.revision: s.desired_percent for s in status.traffic if s.desired_percent > 0}
+
+
+def last_write(history: History) -> float:
+    """When the ModelDeployment, its route or a record was last written; 0 if none ever was."""
+    kinds = (history.statuses, history.routes, history.revisions)
+    return max((kind[-1].at for kind in kinds if kind), default=0.0)
 
 
 def on_trial(status: ModelDeploymentStatus) -> set[str]:

@@ -1,6 +1,7 @@
 """The demo's manifests: the files beside this module, with what is only known when it runs."""
 
 import base64
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -9,6 +10,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from hack.demo.train import Models, TrainedModel
+from model_operator.api.base import Duration
 
 Manifest: TypeAlias = dict[str, Any]
 
@@ -81,6 +83,12 @@ def weights(manifest: Manifest) -> tuple[int, ...]:
     """The weights that a ModelDeployment plans, percent."""
     steps = manifest["spec"]["rollout"]["steps"]
     return tuple(step["setWeight"]["percent"] for step in steps if "setWeight" in step)
+
+
+def hold_s(manifest: Manifest) -> float:
+    """How long evidence may be missing until a version is rolled back for that, seconds."""
+    policy = manifest["spec"]["rollout"]["analysis"]["onInsufficient"]
+    return Duration(policy["hold"]).seconds if policy["then"] == "Rollback" else math.inf
 
 
 def to_yaml(manifests: list[Manifest]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ START = 1000.0
 FIRST_HALF, HALF, WHOLE, CONFIRMED, LET_GO = 1012.0, 1020.0, 1030.0, 1033.0, 1040.0
 THIRD, BAD, OFF, END = 1052.0, 1060.0, 1061.0, 1070.0
 FLOOR = 2
+HOLD_S = 6.0
 ONE, TWO, THREE = revision(1), revision(2), revision(3)
 
 TOLD = (
@@ -65,6 +67,9 @@ def gone() -> ModelDeploymentStatus:
         revision=THREE, reason="AnalysisFailed", message="errors", time=format_time(OFF)
     )
     return changed(status, rolled_back=(entry,))
+
+
+FORMER = FormerStatus(revision=ONE)
 
 
 def baking() -> ModelDeploymentStatus:
@@ -131,7 +136,9 @@ class Scene:
         applied: list[Record] = [
             histories.applied(1, START, Outcome.PROMOTED),
             replace(histories.applied(2, FIRST_HALF - 3, Outcome.PROMOTED), steps=(5, 50)),
-            replace(histories.applied(3, THIRD - 2, Outcome.ROLLED_BACK), steps=(5, 50)),
+            replace(
+                histories.applied(3, THIRD - 2, Outcome.ROLLED_BACK), steps=(5, 50), hold_s=HOLD_S
+            ),
         ]
         return History.of(
             [
@@ -254,6 +261,22 @@ def stable_scaled_down(scene: Scene) -> None:
     scene.say("50 %", changed(status, stable=changed(status.stable, replicas=1)))
 
 
+def _with_ready(name: str, ready: int) -> ModelDeploymentStatus:
+    status = STATUSES[name].status
+    assert status.stable is not None
+    return changed(status, stable=changed(status.stable, ready_replicas=ready))
+
+
+def stable_pod_taken(scene: Scene) -> None:
+    scene.say("50 %", _with_ready("50 %", 1))
+
+
+def pod_taken_in_the_bake(scene: Scene) -> None:
+    baking_still = _with_ready("confirmed", 1)
+    assert baking_still.former is not None
+    scene.say("confirmed", changed(baking_still, former=changed(FORMER, floor_replicas=FLOOR)))
+
+
 def stable_answers_500(scene: Scene) -> None:
     scene.answer(HALF + 1, ONE, "500")
 
@@ -299,6 +322,44 @@ def promotion_not_recorded(scene: Scene) -> None:
     scene.revisions["promoted"] = replace(REVISIONS["promoted"], status=unknown)
 
 
+def blind(since: float, **changes: Any) -> StatusSeen:
+    """Prometheus is away while the third version has its first weight."""
+    away = RolloutStatus(state="Held", reason="MetricsUnavailable", since_time=format_time(since))
+    status = changed(STATUSES["third"].status, rollout=away)
+    return StatusSeen(since, 3, changed(status, **changes))
+
+
+def gone_for(reason: str) -> ModelDeploymentStatus:
+    status = gone()
+    return changed(status, rolled_back=(changed(status.rolled_back[0], reason=reason),))
+
+
+def blind_rollback(scene: Scene) -> None:
+    scene.statuses["blind"] = blind(BAD + 0.5)
+
+
+def rolled_back_by_time(scene: Scene) -> None:
+    scene.statuses["blind"] = blind(BAD - 4)
+    scene.say("rolled back", gone_for("MetricsUnavailable"))
+
+
+def no_data_too_soon(scene: Scene) -> None:
+    without_data(scene, OFF - HOLD_S + 1)
+
+
+def no_data_since_never(scene: Scene) -> None:
+    without_data(scene, None)
+
+
+def without_data(scene: Scene, since: float | None) -> None:
+    """The third version is rolled back at `OFF` for want of samples."""
+    trial = candidate(3, 5)
+    if since is not None:
+        trial = changed(trial, insufficient_since_time=format_time(since))
+    scene.say("third", changed(STATUSES["third"].status, candidate=trial))
+    scene.say("rolled back", gone_for("InsufficientData"))
+
+
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [
@@ -316,6 +377,8 @@ def promotion_not_recorded(scene: Scene) -> None:
         (late_request, "I4: requests reached"),
         (early_request, "I4: requests reached"),
         (stable_scaled_down, "I5: .* was to have 1 pods"),
+        (stable_pod_taken, "I5: .* had 1 ready pods of 2"),
+        (pod_taken_in_the_bake, "I5: .* had 1 ready pods of 2"),
         (stable_answers_500, "I5: 1 requests failed .* 500 from digits"),
         (gateway_answers_502, "I5: 1 requests failed .* 502 from gateway"),
         (two_candidates, "I6: "),
@@ -325,6 +388,10 @@ def promotion_not_recorded(scene: Scene) -> None:
         (no_record, "I10: the record"),
         (no_failing_evidence, "I10: .* without failing evidence"),
         (promotion_not_recorded, "I10: the record"),
+        (blind_rollback, "I11: .* for AnalysisFailed .* unavailable"),
+        (rolled_back_by_time, "I11: .* for MetricsUnavailable .* unavailable"),
+        (no_data_too_soon, "I11: .* after 5.0 s without evidence, its spec says 6 s"),
+        (no_data_since_never, "I11: .* after 0.0 s without evidence"),
     ],
 )
 def test_a_broken_invariant_is_found(
@@ -399,5 +466,86 @@ def test_the_way_back_to_a_warm_revision_needs_no_steps_and_no_verdict(scene: Sc
     del scene.routes["5 %"]
     scene.routes["50 %"] = RouteSeen(FIRST_HALF + 0.02, {ONE: 50, TWO: 50})
     no_verdict_at_the_step(scene)
+
+    assert judged(scene) == []
+
+
+TAKEN = [(HALF - 1, HALF + 1)]
+
+
+@pytest.mark.parametrize("blow", [{"drained": TAKEN}, {"disturbed": TAKEN}], ids=list)
+def test_a_blow_leaves_a_ready_pod_and_may_be_felt_after_it(
+    scene: Scene, blow: dict[str, Any]
+) -> None:
+    scene.say("50 %", _with_ready("50 %", 1))
+    scene.say("both", _with_ready("both", 1))
+    assert violations(scene.history(), told=TOLD, **blow) == []
+
+    scene.say("50 %", _with_ready("50 %", 0))
+    (found,) = violations(scene.history(), told=TOLD, **blow)
+    assert found.startswith("I5: ")
+
+
+def test_a_pod_that_goes_after_a_drain_is_taken_by_something_else(scene: Scene) -> None:
+    scene.say("both", _with_ready("both", 1))
+
+    (found,) = violations(scene.history(), told=TOLD, drained=TAKEN)
+
+    assert found.startswith("I5: ")
+
+
+def write_the_same_status(scene: Scene) -> None:
+    scene.statuses["again"] = replace(STATUSES["rolled back"], at=END - 1)
+
+
+def write_the_same_route(scene: Scene) -> None:
+    scene.routes["again"] = replace(ROUTES["rolled back"], at=END - 1)
+
+
+def write_the_same_record(scene: Scene) -> None:
+    scene.revisions["again"] = replace(REVISIONS["rolled back"], at=END - 1)
+
+
+@pytest.mark.parametrize(
+    ("write", "what"),
+    [
+        (write_the_same_status, "the status"),
+        (write_the_same_route, "the route"),
+        (write_the_same_record, f"the record of {THREE}"),
+    ],
+)
+def test_a_write_at_rest_is_found(scene: Scene, write: Callable[[Scene], None], what: str) -> None:
+    rested = [(END - 3, END)]
+    assert violations(scene.history(), told=TOLD, rested=rested) == []
+
+    write(scene)
+
+    (found,) = violations(scene.history(), told=TOLD, rested=rested)
+    assert found.startswith(f"I8: {what} was written")
+
+
+def test_a_pod_that_comes_or_goes_is_told_of_at_rest(scene: Scene) -> None:
+    scene.statuses["again"] = replace(
+        STATUSES["rolled back"], at=END - 1, status=_with_ready("rolled back", 1)
+    )
+
+    assert violations(scene.history(), told=TOLD, rested=[(END - 3, END)]) == []
+
+
+def test_a_failure_that_the_metrics_tell_of_when_they_are_back_counts(scene: Scene) -> None:
+    scene.statuses["blind"] = blind(BAD - 1)
+
+    assert judged(scene) == []
+
+
+def test_a_crash_is_no_matter_of_metrics(scene: Scene) -> None:
+    scene.statuses["blind"] = blind(BAD + 0.5)
+    scene.say("rolled back", gone_for("ReadinessCollapsed"))
+
+    assert judged(scene) == []
+
+
+def test_after_its_time_missing_evidence_does_what_the_spec_says(scene: Scene) -> None:
+    without_data(scene, OFF - HOLD_S)
 
     assert judged(scene) == []
