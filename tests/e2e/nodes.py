@@ -53,6 +53,12 @@ def share_of_requests(node: str, namespace: str, weights: Mapping[str, int]) -> 
     return share_of(node, placed_pods(namespace), weights)
 
 
+def revisions_beside(node: str, namespace: str) -> set[str]:
+    """Revisions that have a ready pod on another node."""
+    pods = placed_pods(namespace)
+    return {pod.revision for pod in pods if pod.ready and pod.node != node}
+
+
 def pod_range(node: str) -> str:
     """CIDR of the node's pods."""
     return kubectl("get", "node", node, "-o", "jsonpath={.spec.podCIDR}")
