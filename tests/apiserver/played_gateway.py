@@ -23,8 +23,11 @@ class Gateway:
         kubelet: Whose pods answer.
         requests_per_s: What clients send.
         accept: Whether routes are accepted.
+        stands_still: Whether it takes over no route that is written from now on: requests go by
+            the weights of before, and no route is answered.
         weights_seen: The weights of every route that was ever written, in order, without repeats.
         answered: Requests by revision.
+        lost: Requests that found no ready pod, by revision.
     """
 
     kube: KubeClient
@@ -33,8 +36,11 @@ class Gateway:
     namespace: str
     requests_per_s: float = 0.0
     accept: bool = True
+    stands_still: bool = False
     weights_seen: list[dict[str, int]] = field(default_factory=list)
     answered: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
+    _taken_over: list[dict[str, int]] = field(default_factory=list)
     _due_requests: float = 0.0
     _credits: Counter[str] = field(default_factory=Counter)
 
@@ -43,6 +49,8 @@ class Gateway:
 
     async def sync(self) -> None:
         """Answer routes that were written."""
+        if self.stands_still:
+            return
         for route in self.live.of(self.namespace):
             status = {"parents": [self._parent(ref, route) for ref in route["spec"]["parentRefs"]]}
             if not includes(route.get("status", {}), status):
@@ -51,10 +59,11 @@ class Gateway:
     def send(self, elapsed_s: float) -> None:
         """What clients send in this time, by smooth weighted round robin as real gateways do it."""
         self._due_requests += self.requests_per_s * elapsed_s
-        weights = [read_weights(route) for route in self.live.of(self.namespace)]
+        if not self.stands_still:
+            self._taken_over = [read_weights(route) for route in self.live.of(self.namespace)]
         while self._due_requests >= 1:
             self._due_requests -= 1
-            for route_weights in weights:
+            for route_weights in self._taken_over:
                 self._send_one(route_weights)
 
     def _send_one(self, weights: dict[str, int]) -> None:
@@ -67,6 +76,8 @@ class Gateway:
             pod = min(pods, key=lambda pod: pod.answers.total())
             pod.answer(self.kubelet.behaviour(pod.digest).error_share)
             self.answered[chosen] += 1
+        else:
+            self.lost[chosen] += 1
 
     def _route_seen(self, route: Manifest, gone: bool) -> None:  # noqa: FBT001 - a callback
         if gone or route["metadata"]["namespace"] != self.namespace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -31,6 +32,7 @@ class Behaviour:
         exit_code: Instead of getting ready, the server ends with this code.
         message: Its termination message then.
         ready: Whether pods are ready; changed by a test while they run.
+        most_ready: Pods that there is room for: the oldest so many get ready. None is no limit.
         inputs: What the model takes, as in the protocol's metadata.
         outputs: What it gives.
         tells: Whether pods tell that.
@@ -40,6 +42,7 @@ class Behaviour:
     exit_code: int | None = None
     message: str = ""
     ready: bool = True
+    most_ready: int | None = None
     inputs: tuple[Manifest, ...] = (PIXELS,)
     outputs: tuple[Manifest, ...] = (SCORES,)
     tells: bool = True
@@ -47,7 +50,12 @@ class Behaviour:
 
 @dataclass(slots=True)
 class PlayedPod:
-    """A pod's ports on an address of its own: its metrics and what its model takes and gives."""
+    """A pod's ports on an address of its own: its metrics and what its model takes and gives.
+
+    Attributes:
+        answers: How many requests it answered, by code.
+        scraped: When its metrics were read, on the monotonic clock.
+    """
 
     name: str
     revision: str
@@ -55,6 +63,7 @@ class PlayedPod:
     address: str
     runner: web.AppRunner
     answers: Counter[int] = field(default_factory=Counter)
+    scraped: list[float] = field(default_factory=list)
     owed_errors: float = 0.0
 
     def answer(self, error_share: float) -> None:
@@ -83,6 +92,7 @@ class Kubelet:
         live: The pods as the API has them.
         behaviours: By digest of the model.
         pods: Those that run, by name.
+        started: Revision of every pod that ever ran, by name.
     """
 
     kube: KubeClient
@@ -90,17 +100,18 @@ class Kubelet:
     namespace: str
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     pods: dict[str, PlayedPod] = field(default_factory=dict)
+    started: dict[str, str] = field(default_factory=dict)
 
     def behaviour(self, model_digest: str) -> Behaviour:
         return self.behaviours.setdefault(model_digest, Behaviour())
 
     def ready_pods(self, revision: str) -> list[PlayedPod]:
         """Pods of a revision that routers send requests to."""
-        return [
-            pod
-            for pod in self.pods.values()
-            if pod.revision == revision and self.behaviour(pod.digest).ready
-        ]
+        pods = [pod for pod in self.pods.values() if pod.revision == revision]
+        if not pods:
+            return []
+        behaviour = self.behaviour(pods[0].digest)  # a revision has one model
+        return pods[: behaviour.most_ready] if behaviour.ready else []
 
     async def sync(self) -> None:
         """Start and end pods, and write down how they are."""
@@ -110,6 +121,7 @@ class Kubelet:
         for name, pod in live.items():
             if name not in self.pods:
                 self.pods[name] = await self._start(pod)
+                self.started[name] = self.pods[name].revision
             status = self._status(pod, self.pods[name])
             if not includes(pod.get("status", {}), status):
                 whole = {**pod, "status": {**pod.get("status", {}), **status}}
@@ -136,6 +148,7 @@ class Kubelet:
         )
 
         async def metrics(_: web.Request) -> web.Response:
+            played.scraped.append(time.monotonic())
             return web.Response(text=played.exposition(flags["name"]))
 
         async def metadata(_: web.Request) -> web.Response:
@@ -164,7 +177,7 @@ class Kubelet:
         behaviour = self.behaviour(played.digest)
         started = pod["metadata"]["creationTimestamp"]
         ended = behaviour.exit_code is not None
-        ready = behaviour.ready and not ended
+        ready = not ended and played in self.ready_pods(played.revision)
         container: Manifest = {
             "name": "model-server",
             "image": "model-server",
