@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -36,6 +37,7 @@ from model_operator.adapters.kube import (
     UnreachableError,
     load_configuration,
 )
+from model_operator.api.labels import REQUEST
 from model_operator.engine.run import run
 from model_operator.settings import (
     ClusterSettings,
@@ -154,6 +156,15 @@ class World:
             with suppress(ConflictError):
                 return await put(self.kube, live)
 
+    async def ask(self, action: str, revision: str) -> None:
+        """A person's request, as the kubectl plugin writes it."""
+        request = {"id": uuid.uuid4().hex, "action": action, "revision": revision}
+
+        def annotate(manifest: Manifest) -> None:
+            manifest["metadata"].setdefault("annotations", {})[REQUEST] = json.dumps(request)
+
+        await self.change(annotate)
+
     # ----------------------------------------------------------------------- what a test looks at
 
     @property
@@ -167,6 +178,10 @@ class World:
     @property
     def answered(self) -> Counter[str]:
         return self.gateway.answered
+
+    @property
+    def lost(self) -> Counter[str]:
+        return self.gateway.lost
 
     async def get(self, resource: Resource, name: str) -> Manifest:
         return await self.kube.get(resource, self.namespace, name)

@@ -141,17 +141,17 @@ class Pace:
 
 async def pace_of_a_rollout(played: World, seed: int) -> Pace:
     """Roll a good model out to its end."""
+    (old,) = played.weights_seen[-1]
     begun = time.monotonic()
     await new_model(played, seed)
 
     async def promoted() -> bool:
-        return len(played.weights_seen[-1]) == 1 and len(played.weights_seen) % 3 == 1
+        return old not in played.weights_seen[-1]
 
     async def over() -> bool:
         idle = (await played.status())["rollout"]["state"] == "Idle"
         return idle and len(await played.deployments()) == 1
 
-    await played.until("it has weight", lambda: has_weight(played))
     await played.until("all of the traffic", promoted, timeout_s=60.0)
     took_s = time.monotonic() - begun
     (new,) = played.weights_seen[-1]
