@@ -22,12 +22,14 @@ from kubernetes.aio.client import Configuration
 
 from model_operator.adapters.kube import (
     DEPLOYMENT,
+    DISRUPTION_BUDGET,
     EVENT,
     HTTP_ROUTE,
     MODEL_DEPLOYMENT,
     MODEL_REVISION,
     POD,
     RESOURCES,
+    SERVICE,
     ConflictError,
     KubeClient,
     NotFoundError,
@@ -60,6 +62,7 @@ __all__ = [
     "model_deployment",
     "operator",
     "put",
+    "resource_versions",
     "settings",
     "world",
 ]
@@ -267,6 +270,23 @@ def condition(status: Manifest, kind: str) -> Manifest:
             entry: Manifest = found
             return entry
     return {"status": "Unknown", "reason": "", "message": ""}
+
+
+async def resource_versions(played: World) -> dict[str, str]:
+    kinds = (
+        MODEL_DEPLOYMENT,
+        MODEL_REVISION,
+        DEPLOYMENT,
+        SERVICE,
+        DISRUPTION_BUDGET,
+        HTTP_ROUTE,
+        POD,
+    )
+    return {
+        f"{kind.kind} {item['metadata']['name']}": item["metadata"]["resourceVersion"]
+        for kind in kinds
+        for item in (await played.kube.list(kind, namespace=played.namespace)).items
+    }
 
 
 def settings(kubeconfig: Path, namespace: str, **engine: Any) -> Settings:

@@ -12,13 +12,7 @@ from typing import Any
 import pytest
 
 from model_operator.adapters.kube import (
-    DEPLOYMENT,
-    DISRUPTION_BUDGET,
     HTTP_ROUTE,
-    MODEL_DEPLOYMENT,
-    MODEL_REVISION,
-    POD,
-    SERVICE,
     InvalidError,
     KubeClient,
     Listing,
@@ -32,6 +26,7 @@ from tests.apiserver.engine_world import (
     digest,
     model_deployment,
     operator,
+    resource_versions,
     settings,
     world,
 )
@@ -290,20 +285,3 @@ def crd_without_rules(control_plane: ControlPlane) -> Iterator[None]:
         yield
     finally:
         control_plane.kubectl(*patch, json.dumps([{"op": "add", "path": path, "value": rules}]))
-
-
-async def resource_versions(played: World) -> dict[str, str]:
-    kinds = (
-        MODEL_DEPLOYMENT,
-        MODEL_REVISION,
-        DEPLOYMENT,
-        SERVICE,
-        DISRUPTION_BUDGET,
-        HTTP_ROUTE,
-        POD,
-    )
-    return {
-        f"{kind.kind} {item['metadata']['name']}": item["metadata"]["resourceVersion"]
-        for kind in kinds
-        for item in (await played.kube.list(kind, namespace=played.namespace)).items
-    }
