@@ -76,7 +76,7 @@ async def test_raw_counters_come_with_one_series_for_each_pod(
     assert set((await pods.query(query(text), timeout_s=5)).series) == expected
 
 
-async def test_a_pod_that_stops_answering_has_no_data_after_two_scrapes(
+async def test_s16_a_pod_that_stops_answering_has_no_data_after_two_scrapes(
     prometheus: RealPrometheus, source: PrometheusSource
 ) -> None:
     page = prometheus.pods.pages["a"]
@@ -93,7 +93,7 @@ async def test_a_pod_that_stops_answering_has_no_data_after_two_scrapes(
         page.up = True
 
 
-async def test_old_samples_that_prometheus_itself_still_answers_with_are_no_data(
+async def test_s16_old_samples_that_prometheus_itself_still_answers_with_are_no_data(
     prometheus: RealPrometheus, source: PrometheusSource
 ) -> None:
     """With times of their own, samples get no staleness marker: only their age tells."""

@@ -129,16 +129,6 @@ def test_s19_without_one_sample_nothing_is_promoted() -> None:
     assert w.weights_seen("two") == [0, 25]
 
 
-def test_s16_no_events_arrive_when_the_source_has_only_old_samples() -> None:
-    """How an adapter drops old samples is tests/metrics's; here they are simply not there."""
-    w = world().release("two")
-    w.run_until(lambda w: w.weight("two") == 25)
-    w.run(10)
-    w.metrics = lambda _: Samples()
-    w.run(30)
-    assert (w.state(), w.status.rollout.reason) == ("Held", "InsufficientData")
-
-
 def test_s57_a_regression_after_a_long_healthy_time_is_found_as_fast_as_at_the_start() -> None:
     def delay(healthy_s: float) -> float:
         w = world()

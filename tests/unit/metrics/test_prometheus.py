@@ -75,7 +75,7 @@ async def source_for(
     return source
 
 
-async def test_it_posts_an_instant_query_for_samples_no_older_than_two_scrapes(
+async def test_s16_it_posts_an_instant_query_for_samples_no_older_than_two_scrapes(
     stack: AsyncExitStack,
 ) -> None:
     server = FakePrometheus({"up": vector(({"__name__": "up", "pod": "a"}, "1"))})
@@ -181,7 +181,7 @@ AGE = 'max(timestamp(x{r="a"}))'
 
 
 @pytest.mark.parametrize(("age_s", "series"), [(0.5, 1), (4.0, 1), (4.5, 0)])
-async def test_a_range_whose_newest_sample_is_older_than_two_scrapes_is_no_data(
+async def test_s16_a_range_whose_newest_sample_is_older_than_two_scrapes_is_no_data(
     stack: AsyncExitStack, age_s: float, series: int
 ) -> None:
     answers = {RANGE: vector(({}, "0.5")), AGE: vector(({}, str(NOW - age_s)))}
@@ -189,7 +189,7 @@ async def test_a_range_whose_newest_sample_is_older_than_two_scrapes_is_no_data(
     assert len((await source.query(query(RANGE), timeout_s=3)).series) == series
 
 
-async def test_a_range_without_any_recent_sample_is_no_data(stack: AsyncExitStack) -> None:
+async def test_s16_a_range_without_any_recent_sample_is_no_data(stack: AsyncExitStack) -> None:
     source = await source_for(stack, FakePrometheus({RANGE: vector(({}, "0")), AGE: vector()}))
     assert (await source.query(query(RANGE), timeout_s=3)).series == ()
 
