@@ -9,7 +9,9 @@ CLUSTER := $(BIN)/python -m hack.cluster
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/model-operator
 
 export ORT_DISABLE_TELEMETRY := 1
-export KUBECONFIG ?= $(CACHE)/cluster/kubeconfig
+# NB: never what the environment says: tests and demo install operators, drain nodes and delete
+# namespaces, which is for our own cluster only.
+export KUBECONFIG := $(CACHE)/cluster/kubeconfig
 export MODEL_OPERATOR_TOOLS ?= $(CACHE)/bin
 
 .PHONY: help setup demo test test-full test-unit test-scenarios test-apiserver test-chart test-e2e \
