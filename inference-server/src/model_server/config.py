@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from model_server.connection import ConnectionSettings
 from model_server.cpu import available_cpus, default_threads
+from model_server.digest import PREFIX
 from model_server.failures import Reason, StartupError
 from model_server.model import SessionSettings
 from model_server.rest import RestSettings
@@ -20,6 +21,8 @@ DEFAULT_TERMINATION_MESSAGE_PATH = Path("/dev/termination-log")
 _DURATION_UNITS_S = {"": 1.0, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 _MAX_PORT = 65535
+# So many of a digest's hex digits tell the versions of a model apart, in names as in people's eyes.
+_SHORT_DIGEST = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,7 @@ def add_serve_flags(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> 
     flag("model", str, "file, http or https URI of an ONNX file, or file URI of a folder")
     flag("digest", _digest, "sha256:<hex> of the model, verified before it is loaded")
     flag("name", str, "name of the model in the protocol and in metrics")
-    flag("revision", str, "version of the model in the protocol and in metrics")
+    flag("revision", str, "its version there; none: the name, - and 10 hex digits of the digest")
     flag("host", str, "address to listen on", "0.0.0.0")  # noqa: S104 - a pod is reached by its IP
     flag("http-port", _port, "port of the inference protocol", "8080")
     flag("metrics-port", _port, "port of /metrics", "9090")
@@ -197,7 +200,7 @@ def parse_serve(args: Sequence[str], env: Mapping[str, str]) -> ServerConfig:
         values = parser.parse_args(args)
     except argparse.ArgumentError as error:
         raise StartupError(Reason.INVALID_CONFIG, str(error)) from error
-    for name in ("model", "digest", "name", "revision"):
+    for name in ("model", "digest", "name"):
         if not getattr(values, name):
             raise StartupError(
                 Reason.INVALID_CONFIG, f"--{name} or {ENV_PREFIX}{name.upper()} is needed"
@@ -207,11 +210,15 @@ def parse_serve(args: Sequence[str], env: Mapping[str, str]) -> ServerConfig:
     return _config(values)
 
 
+def _revision(name: str, digest: str) -> str:
+    return f"{name}-{digest.removeprefix(PREFIX)[:_SHORT_DIGEST]}"
+
+
 def _config(values: argparse.Namespace) -> ServerConfig:
     threads = values.threads or default_threads(available_cpus())
     return ServerConfig(
         name=values.name,
-        revision=values.revision,
+        revision=values.revision or _revision(values.name, values.digest),
         host=values.host,
         http_port=values.http_port,
         metrics_port=values.metrics_port,

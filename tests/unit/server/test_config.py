@@ -15,6 +15,19 @@ def test_four_flags_are_enough() -> None:
     assert config.concurrency == config.session.threads >= 1
 
 
+def test_the_model_its_digest_and_its_name_are_all_that_one_has_to_say() -> None:
+    digest = "sha256:0123456789abcdef" + "0" * 48
+    command = (
+        f"serve --model file:///models/m.onnx --digest {digest} --name digits "
+        "--http-port 8000 --metrics-port 9000"
+    )
+
+    config = parse_serve(command.split()[1:], {"MODEL_SERVER_REVISION": ""})
+
+    assert (config.name, config.revision) == ("digits", "digits-0123456789")
+    assert (config.http_port, config.metrics_port) == (8000, 9000)
+
+
 def test_the_environment_stands_in_for_flags_and_flags_win() -> None:
     env = {
         "MODEL_SERVER_MODEL": "file:///m",

@@ -156,6 +156,24 @@ def test_sigterm_ends_a_serving_process_with_0(path: Path) -> None:
     assert answer.status_code == 200
 
 
+def test_the_shortest_command_line_serves(path: Path) -> None:
+    digest = digest_of(path)
+    flags = (
+        f"--model {path.as_uri()} --digest {digest} --name digits --http-port 0 --metrics-port 0"
+    )
+    command_ = [sys.executable, "-m", "model_server", "serve", *flags.split()]
+    with subprocess.Popen(command_, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        entries = (json.loads(line) for line in process.stderr)
+        port = next(entry["http_port"] for entry in entries if entry["msg"] == "listening")
+        assert any(entry["msg"] == "ready" for entry in entries)
+
+        metadata = httpx.get(f"http://127.0.0.1:{port}/v2/models/digits").json()
+
+        process.kill()
+    assert metadata["versions"] == [f"digits-{digest.removeprefix('sha256:')[:10]}"]
+
+
 def test_sigterm_does_not_wait_for_a_download(path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent_host:
         uri = f"http://127.0.0.1:{silent_host.getsockname()[1]}/model.onnx"
