@@ -77,24 +77,28 @@ def export_module(
         opset: Version of the ONNX operators.
         dynamic_batch: Leaves dimension 0 of all inputs open, under one name.
         parity_inputs: What the answers are compared on; the example inputs where there are none.
-        rtol: Allowed difference relative to torch's value.
-        atol: Allowed absolute difference.
+        rtol: Allowed difference relative to torch's value, of floating point numbers; all else has
+            to be equal.
+        atol: Allowed absolute difference, of the same.
 
     Raises:
-        ExportError: torch cannot export the module, or an answer differs by more than allowed.
+        ExportError: torch cannot export the module, it answers something else than tensors, or an
+            answer differs by more than allowed.
     """
     module.eval()
     example = {name: np.asarray(array) for name, array in example_inputs.items()}
     if dynamic_batch:
         example = {name: _at_least_two_rows(array) for name, array in example.items()}
     checked = example if parity_inputs is None else _in_order(parity_inputs, list(example))
+    # first, since torch itself has no clear words for an output that is no tensor
+    expected = _torch_outputs(module, checked)
     with _unfinished(path) as partial:
         _export(module, example, partial, output_names, opset, dynamic_batch=dynamic_batch)
         try:
             model = load_model(partial, SessionSettings())
         except StartupError as error:
             raise ExportError(f"the server could not load the export: {error.message}") from error
-        difference, count = _compare(module, model, checked, rtol=rtol, atol=atol)
+        difference, count = _compare(model, checked, expected, rtol=rtol, atol=atol)
         partial.replace(path)
     return ExportResult(
         path=path,
@@ -173,10 +177,9 @@ def _strip_provenance(path: Path) -> None:
 
 
 def _compare(
-    module: torch.nn.Module, model: Model, inputs: Arrays, *, rtol: float, atol: float
+    model: Model, inputs: Arrays, expected: Sequence[NDArray[Any]], *, rtol: float, atol: float
 ) -> tuple[float, int]:
     """Return the largest difference and the number of values that were compared."""
-    expected = _torch_outputs(module, inputs)
     actual = _onnx_outputs(model, inputs)
     if len(expected) != len(actual):
         raise ExportError(f"torch gives {len(expected)} outputs, the export {len(actual)}")
@@ -191,13 +194,18 @@ def _compare(
         difference = np.abs(wide - reference, where=finite, out=np.zeros_like(reference))
         worst = max(worst, float(difference.max(initial=0.0)))
         count += reference.size
-        agree = np.isclose(wide, reference, rtol=rtol, atol=atol, equal_nan=True)
+        if theirs.dtype.kind == "f":
+            agree = np.isclose(wide, reference, rtol=rtol, atol=atol, equal_nan=True)
+            allowed = f"rtol {rtol:g}, atol {atol:g}"
+        else:
+            # a label beside the right one is as wrong as any
+            agree, allowed = ours == theirs, f"{theirs.dtype} has to be equal"
         if not agree.all():
             index = tuple(int(i) for i in np.argwhere(~agree)[0])
             raise ExportError(
                 f"output {spec.name!r} differs from torch's in {int((~agree).sum())} of "
-                f"{agree.size} values; first at {index}: {wide[index]}, torch {reference[index]} "
-                f"(rtol {rtol:g}, atol {atol:g})"
+                f"{agree.size} values; first at {index}: {ours[index]}, torch {theirs[index]} "
+                f"({allowed})"
             )
     return worst, count
 
@@ -209,7 +217,27 @@ def _torch_outputs(module: torch.nn.Module, inputs: Arrays) -> list[NDArray[Any]
     except Exception as error:  # whatever the user's module raises
         raise ExportError(f"torch does not run on the parity inputs: {error}") from error
     leaves, _ = torch.utils._pytree.tree_flatten(result)  # noqa: SLF001 - the order torch exports in
-    return [np.asarray(leaf.detach().cpu()) for leaf in leaves]
+    return [
+        _array(leaf, index)
+        for index, leaf in enumerate(leaves)
+        # torch leaves them out of the graph
+        if leaf is not None
+    ]
+
+
+def _array(leaf: object, index: int) -> NDArray[Any]:
+    if not isinstance(leaf, torch.Tensor):
+        raise ExportError(
+            f"output {index} of the module is {leaf!r}, of type {type(leaf).__name__}; "
+            "a graph answers tensors only: leave it out, or make it a tensor"
+        )
+    try:
+        return np.asarray(leaf.detach().cpu())
+    except TypeError as error:
+        raise ExportError(
+            f"output {index} of the module is of type {leaf.dtype}, which numpy does not have; "
+            "convert it in the module"
+        ) from error
 
 
 def _onnx_outputs(model: Model, inputs: Arrays) -> list[NDArray[Any]]:

@@ -40,6 +40,32 @@ class Unexportable(torch.nn.Module):
         return features if features.sum().item() > 0 else -features
 
 
+class Labels(torch.nn.Module):
+    """Answers labels around 1,000. The export's are one more: within what numbers may differ by."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        off = 1 if torch.compiler.is_exporting() else 0
+        if self.dtype is torch.bool:
+            return features.sum(-1) > 2 + 10 * off
+        return features.sum(-1).to(self.dtype) + 1001 + off
+
+
+class Answers(torch.nn.Module):
+    """Answers its features and something else."""
+
+    def __init__(self, second: object) -> None:
+        super().__init__()
+        self.second = second
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, object]:
+        second = features.to(self.second) if isinstance(self.second, torch.dtype) else self.second
+        return 2 * features, second
+
+
 def classifier() -> torch.nn.Module:
     torch.manual_seed(7)
     return Classifier()
@@ -89,6 +115,41 @@ def test_an_export_that_answers_something_else_leaves_no_file(tmp_path: Path) ->
         export_module(NondeterministicModule(), EXAMPLE, tmp_path / "model.onnx")
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [
+        (torch.int64, r"at \(0,\): 1006, torch 1005 \(int64 has to be equal\)"),
+        (torch.int32, r"at \(0,\): 1006, torch 1005 \(int32 has to be equal\)"),
+        (torch.bool, r"at \(0,\): False, torch True \(bool has to be equal\)"),
+    ],
+    ids=str,
+)
+def test_a_label_that_is_off_by_one_is_no_rounding(
+    tmp_path: Path, dtype: torch.dtype, message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        export_module(Labels(dtype), EXAMPLE, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (3, "output 1 of the module is 3, of type int"),
+        ("cat", "output 1 of the module is 'cat', of type str"),
+        (torch.bfloat16, "is of type torch.bfloat16, which numpy does not have"),
+    ],
+)
+def test_an_output_that_is_no_tensor_is_named(tmp_path: Path, second: object, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        export_module(Answers(second), EXAMPLE, tmp_path / "model.onnx")
+
+
+def test_an_output_that_is_not_there_is_left_out(tmp_path: Path) -> None:
+    result = export_module(Answers(None), EXAMPLE, tmp_path / "model.onnx")
+
+    assert len(result.signature.outputs) == 1
 
 
 @pytest.mark.parametrize(
