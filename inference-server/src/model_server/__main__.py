@@ -17,7 +17,7 @@ from model_server.config import (
     parse_serve,
 )
 from model_server.digest import digest_of
-from model_server.failures import StartupError, write_termination_message
+from model_server.failures import Reason, StartupError, write_termination_message
 from model_server.lifecycle import run
 from model_server.logs import configure_logging
 
@@ -49,10 +49,17 @@ def _serve(args: list[str]) -> int:
         configure_logging(config.log_level)
         stuck = run(config, uvloop.new_event_loop)
     except StartupError as error:
-        _log.error(error.message, extra={"reason": error.reason})
-        write_termination_message(message_path, error)
-        return _exit(error.exit_code)
+        return _failed(error, message_path)
+    except Exception as error:  # noqa: BLE001 - whoever looks at the pod must see this one too
+        text = f"the server met a bug of its own, see its log: {type(error).__name__}: {error}"
+        return _failed(StartupError(Reason.INTERNAL_ERROR, text), message_path, error)
     return _exit(0, stuck)
+
+
+def _failed(failure: StartupError, message_path: Path, bug: Exception | None = None) -> int:
+    _log.error(failure.message, extra={"reason": failure.reason}, exc_info=bug)
+    write_termination_message(message_path, failure)
+    return failure.exit_code
 
 
 def _exit(code: int, stuck_threads: int = 0) -> int:

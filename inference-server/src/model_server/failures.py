@@ -21,6 +21,7 @@ class Reason(StrEnum):
     GOLDEN_REQUEST_FAILED = "GoldenRequestFailed"
     SOURCE_UNAVAILABLE = "SourceUnavailable"
     INVALID_CONFIG = "InvalidConfig"
+    INTERNAL_ERROR = "InternalError"
 
 
 class StartupError(Exception):
@@ -38,8 +39,10 @@ class StartupError(Exception):
 
     @property
     def exit_code(self) -> int:
-        """2: wrong configuration. 3: this model will never load. 4: worth another try."""
+        """1: a bug. 2: wrong configuration. 3: this model will never load. 4: worth another try."""
         match self.reason:
+            case Reason.INTERNAL_ERROR:
+                return 1
             case Reason.INVALID_CONFIG:
                 return 2
             case (

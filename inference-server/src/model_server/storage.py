@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import httpx
 
@@ -60,7 +60,7 @@ class Fetcher:
         Raises:
             StartupError: It cannot be had, or is something else than `digest` names.
         """
-        parts = urlsplit(uri)
+        parts = _parsed(uri)
         if parts.scheme == "file":
             path = Path(unquote(parts.path))
             return _verified(path, uri, digest)
@@ -135,7 +135,12 @@ class Fetcher:
                 self._write(uri, response, partial, have if append else 0, deadline)
         except (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError) as error:
             raise _PassingError(str(error) or type(error).__name__) from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.InvalidURL, UnicodeError) as error:
+            # httpx lets the errors of the host's encoding through
+            raise StartupError(
+                Reason.INVALID_CONFIG, f"model URI {_shown(uri)} is not valid: {error}"
+            ) from error
+        except httpx.HTTPError as error:
             raise StartupError(
                 Reason.SOURCE_UNAVAILABLE,
                 f"model {_shown(uri)} cannot be downloaded: {error}; check the model URI",
@@ -183,6 +188,22 @@ class Fetcher:
 
 class _PassingError(Exception):
     """A failure that another attempt may not meet."""
+
+
+def _parsed(uri: str) -> SplitResult:
+    try:
+        parts = urlsplit(uri)
+        valid = parts.port != 0 and "\0" not in unquote(parts.path)
+    except ValueError:
+        valid = False
+    if not valid:
+        # neither the URI nor Python's words for its error: both may have a password in them
+        raise StartupError(
+            Reason.INVALID_CONFIG,
+            "the model URI is not valid; check its host, its port and its path, as in "
+            "https://models.example:8443/digits/model.onnx",
+        )
+    return parts
 
 
 def _check_status(uri: str, response: httpx.Response) -> None:

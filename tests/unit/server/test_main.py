@@ -75,6 +75,10 @@ def no_golden_request(_: Path) -> dict[str, str]:
     return {"golden": "[1]"}
 
 
+def malformed_uri(_: Path) -> dict[str, str]:
+    return {"model": "http://[bad/m.onnx"}
+
+
 @pytest.mark.parametrize(
     ("spoil", "code", "reason", "words"),
     [
@@ -84,6 +88,7 @@ def no_golden_request(_: Path) -> dict[str, str]:
         (unknown_operator, 3, "UnsupportedModel", "NoSuchOperator"),
         (other_answer, 3, "GoldenRequestFailed", "'y' at [0]: expected 21.0, got 20.0"),
         (no_golden_request, 2, "InvalidConfig", "[0] must be an object"),
+        (malformed_uri, 2, "InvalidConfig", "the model URI is not valid"),
         (missing, 4, "SourceUnavailable", "model.onnx"),
     ],
 )
@@ -103,6 +108,30 @@ def test_a_failed_start_leaves_its_reason_behind(
     assert message["reason"] == reason
     assert words in message["message"]
     assert message["message"] in [json.loads(line)["msg"] for line in process.stderr.splitlines()]
+
+
+def test_a_bug_leaves_its_reason_behind_too(path: Path) -> None:
+    with_a_bug = (
+        "import sys, model_server.__main__, model_server.lifecycle\n"
+        "model_server.lifecycle.load_model = lambda *_: 1 / 0\n"
+        "sys.exit(model_server.__main__.main(sys.argv[1:]))"
+    )
+
+    process = subprocess.run(
+        [sys.executable, "-c", with_a_bug, *command(path)[3:]],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert process.returncode == 1, process.stderr
+    message = json.loads((path.parent / "termination-log").read_text())
+    assert message["reason"] == "InternalError"
+    assert "ZeroDivisionError: division by zero" in message["message"]
+    last = json.loads(process.stderr.splitlines()[-1])
+    assert last["msg"] == message["message"]
+    assert "Traceback" in last["error"]
 
 
 def test_a_model_that_is_too_large_says_so(path: Path) -> None:

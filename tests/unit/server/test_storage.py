@@ -281,3 +281,25 @@ def test_an_unknown_scheme_is_a_configuration_error(tmp_path: Path) -> None:
         fetcher(tmp_path).fetch("ftp://127.0.0.1/model.onnx", DIGEST)
 
     assert failure.value.reason is Reason.INVALID_CONFIG
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://[bad/m.onnx",
+        "http://user:password@[::1/m.onnx",
+        "http://user:password\uff03@models/m.onnx",
+        "http://models:port/m.onnx",
+        "http://models:99999/m.onnx",
+        "http://models..example/m.onnx",
+        "http://xn--/m.onnx",
+        "http://mod\x01els/m.onnx",
+        "file:///a%00b",
+    ],
+)
+def test_a_uri_that_is_none_is_a_configuration_error(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(StartupError, match=r"model URI .*is not valid") as failure:
+        fetcher(tmp_path).fetch(uri, DIGEST)
+
+    assert failure.value.reason is Reason.INVALID_CONFIG
+    assert "password" not in failure.value.message
