@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from model_server.connection import ConnectionSettings
-from model_server.cpu import available_cpus, default_threads
+from model_server.cpu import available_cpus, default_threads, share
 from model_server.digest import PREFIX
 from model_server.failures import Reason, StartupError
 from model_server.model import SessionSettings
@@ -166,8 +166,10 @@ def add_serve_flags(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> 
     flag("metrics-port", _port, "port of /metrics", "9090")
     flag("model-dir", Path, "folder for downloads", "/models")
     flag("golden", str, "requests to answer rightly before readiness: JSON list or its file", "")
-    flag("threads", _positive, "threads inside one run; none: whole CPUs of the container's limit")
-    flag("concurrency", _positive, "runs at once; none: as many as threads")
+    flag("threads", _positive, "threads inside one run; none: 1, or the CPUs for each of the runs")
+    flag(
+        "concurrency", _positive, "runs at once; none: the CPUs of the container's limit / threads"
+    )
     flag("max-queue", _count, "requests that may wait for a run, others get 503", "256")
     flag("execution-providers", _providers, "in order of preference", "CPUExecutionProvider")
     flag("request-timeout", parse_duration_s, "longest time to an answer", "30s")
@@ -215,14 +217,16 @@ def _revision(name: str, digest: str) -> str:
 
 
 def _config(values: argparse.Namespace) -> ServerConfig:
-    threads = values.threads or default_threads(available_cpus())
+    threads, concurrency = share(
+        default_threads(available_cpus()), threads=values.threads, concurrency=values.concurrency
+    )
     return ServerConfig(
         name=values.name,
         revision=values.revision or _revision(values.name, values.digest),
         host=values.host,
         http_port=values.http_port,
         metrics_port=values.metrics_port,
-        concurrency=values.concurrency or threads,
+        concurrency=concurrency,
         max_queue=values.max_queue,
         log_level=values.log_level,
         termination_message_path=values.termination_message_path,

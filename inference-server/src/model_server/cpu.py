@@ -1,4 +1,4 @@
-"""How many CPUs this process may use."""
+"""How many CPUs this process may use, and for what."""
 
 import math
 import os
@@ -28,6 +28,27 @@ def default_threads(cpus: float) -> int:
     each period, while the fraction left over serves the event loop.
     """
     return max(1, math.floor(cpus))
+
+
+def share(
+    cpus: int, *, threads: int | None = None, concurrency: int | None = None
+) -> tuple[int, int]:
+    """Return the threads inside one run and the runs at once, whose product fits in `cpus`.
+
+    What the user does not say follows from what he does; with nothing said, every run has one
+    thread. That is the most requests a second: a run on one thread waits for no other thread, while
+    operators of the usual small model are over before a second thread has begun. What it costs is
+    the latency of a large model on an idle server: there `concurrency` 1 gives all CPUs to each run
+    in turn. Only a user who says both may ask for more than there is.
+
+    Examples: of 4 CPUs `share(4)` makes (1, 4), `threads=2` (2, 2), `concurrency=1` (4, 1) and
+    `threads=3` (3, 1).
+    """
+    if threads is None:
+        threads = 1 if concurrency is None else max(1, cpus // concurrency)
+    if concurrency is None:
+        concurrency = max(1, cpus // threads)
+    return threads, concurrency
 
 
 def _cgroups(root: Path) -> list[Path]:

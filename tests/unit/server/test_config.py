@@ -12,7 +12,21 @@ def test_four_flags_are_enough() -> None:
 
     assert (config.name, config.revision) == ("m", "m-1")
     assert (config.http_port, config.metrics_port) == (8080, 9090)
-    assert config.concurrency == config.session.threads >= 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "threads", "concurrency"),
+    [([], 1, 4), (["--threads=2"], 2, 2), (["--concurrency=1"], 4, 1)],
+    ids=str,
+)
+def test_what_runs_at_once_never_exceeds_the_cpu_limit(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], threads: int, concurrency: int
+) -> None:
+    monkeypatch.setattr("model_server.config.available_cpus", lambda: 4.5)
+
+    config = parse_serve([*NEEDED, *flags], {})
+
+    assert (config.session.threads, config.concurrency) == (threads, concurrency)
 
 
 def test_the_model_its_digest_and_its_name_are_all_that_one_has_to_say() -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from model_server.cpu import available_cpus, default_threads
+from model_server.cpu import available_cpus, default_threads, share
 
 
 def files(root: Path, contents: dict[str, str]) -> Path:
@@ -88,3 +88,23 @@ def test_this_machine_has_cpus() -> None:
 @pytest.mark.parametrize(("cpus", "threads"), [(0.25, 1), (1.0, 1), (1.9, 1), (2.0, 2), (7.5, 7)])
 def test_threads_fit_into_the_limit(cpus: float, threads: int) -> None:
     assert default_threads(cpus) == threads
+
+
+@pytest.mark.parametrize(
+    ("cpus", "threads", "concurrency", "shares"),
+    [
+        pytest.param(4, None, None, (1, 4), id="many small runs"),
+        pytest.param(4, None, 1, (4, 1), id="one large run"),
+        pytest.param(5, None, 2, (2, 2), id="two runs"),
+        pytest.param(4, 2, None, (2, 2), id="runs of two threads"),
+        pytest.param(4, 3, None, (3, 1), id="no half runs"),
+        pytest.param(2, 8, None, (8, 1), id="more threads than CPUs"),
+        pytest.param(2, None, 8, (1, 8), id="more runs than CPUs"),
+        pytest.param(1, None, None, (1, 1), id="one CPU"),
+        pytest.param(2, 4, 4, (4, 4), id="the user has the last word"),
+    ],
+)
+def test_threads_and_runs_share_the_cpus(
+    cpus: int, threads: int | None, concurrency: int | None, shares: tuple[int, int]
+) -> None:
+    assert share(cpus, threads=threads, concurrency=concurrency) == shares
