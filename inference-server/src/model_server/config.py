@@ -173,7 +173,7 @@ def add_serve_flags(parser: argparse.ArgumentParser, env: Mapping[str, str]) -> 
     flag("max-queue", _count, "requests that may wait for a run, others get 503", "256")
     flag("execution-providers", _providers, "in order of preference", "CPUExecutionProvider")
     flag("request-timeout", parse_duration_s, "longest time to an answer", "30s")
-    flag("max-request-bytes", parse_size, "largest request body", "64Mi")
+    flag("max-request-bytes", parse_size, "largest request body", "16Mi")
     flag("connection-max-age", parse_duration_s, "age at which connections are ended", "30s")
     flag("keep-alive", parse_duration_s, "idle time after which connections are closed", "120s")
     flag("drain-delay", parse_duration_s, "from SIGTERM until nothing new is accepted", "5s")

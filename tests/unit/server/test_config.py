@@ -2,16 +2,18 @@ import pytest
 
 from model_server.config import parse_duration_s, parse_serve, parse_size
 from model_server.failures import Reason, StartupError
+from model_server.rest import RestSettings
 
 DIGEST = "sha256:" + "0" * 64
 NEEDED = ["--model=file:///m", f"--digest={DIGEST}", "--name=m", "--revision=m-1"]
 
 
-def test_four_flags_are_enough() -> None:
+def test_what_is_not_said_has_a_default() -> None:
     config = parse_serve(NEEDED, {})
 
     assert (config.name, config.revision) == ("m", "m-1")
     assert (config.http_port, config.metrics_port) == (8080, 9090)
+    assert config.rest == RestSettings()
 
 
 @pytest.mark.parametrize(
