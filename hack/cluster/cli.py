@@ -59,6 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         progress.say("interrupted: the next run goes on from here")
         return 130
+    finally:
+        progress.close()
 
 
 def _run(cluster: Cluster, options: argparse.Namespace, progress: Progress) -> int:
