@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hack.cluster import addons, host, state
 from hack.cluster.debian import DEBIAN_PARTS, ENGINE_PACKAGES, ensure_packages
-from hack.cluster.engine import Engine, PrivateEngine, choose
+from hack.cluster.engine import Engine, PrivateEngine, choose, find
 from hack.cluster.gotools import API_TOOLS, GO_TOOLS
 from hack.cluster.kind import Kind, describe_pods
 from hack.cluster.nodeimage import NODE_PARTS
@@ -57,7 +57,7 @@ class Cluster:
 
     def build(self) -> None:
         """Build everything that this machine's kind of cluster needs, and start nothing."""
-        self._build(choose(self.layout, self._store, self._run))
+        self._build(self._choose_engine())
 
     def tools(self) -> Path:
         """Build what tests against the API alone need; return the folder of the programs."""
@@ -72,7 +72,7 @@ class Cluster:
         """
         began = time.monotonic()
         with self._locked():
-            engine = choose(self.layout, self._store, self._run)
+            engine = self._choose_engine()
             self._build(engine)
             with self.progress.timed("Docker engine"):
                 ports = engine.start()
@@ -98,8 +98,8 @@ class Cluster:
             ClusterError: something could not be removed.
         """
         with self._locked():
-            engine = choose(self.layout, self._store, self._run)
-            if engine.is_running():
+            engine = self._find_engine()
+            if engine.is_running() and self._kind(engine).nodes():
                 with self.progress.timed("remove the nodes"):
                     self._kind(engine).delete()
             with self.progress.timed("stop the engine"):
@@ -135,15 +135,15 @@ class Cluster:
 
     def status(self) -> bool:
         """Print how the cluster is; return whether it is whole."""
-        engine = choose(self.layout, self._store, self._run)
-        if not engine.is_running():
+        engine = self._find_engine()
+        kind = self._kind(engine)
+        nodes = kind.nodes() if engine.is_running() else ()
+        if not nodes:
             self.progress.say("The cluster is down.")
             return False
-        kind = self._kind(engine)
-        nodes = kind.nodes()
         for node in nodes:
             self.progress.say(f"{node.name}: {'running' if node.running else 'stopped'}")
-        if not nodes or not kind.is_up():
+        if not kind.is_up():
             self.progress.say("The cluster is not whole: `up` mends it.")
             return False
         ready, pods = describe_pods(
@@ -188,7 +188,7 @@ class Cluster:
         if unknown := set(names) - {image.name for image in IMAGES}:
             raise ClusterError(f"unknown images: {', '.join(sorted(unknown))}")
         images = [image for image in IMAGES if not names or image.name in names]
-        engine = choose(self.layout, self._store, self._run)
+        engine = self._choose_engine()
         try:
             if isinstance(engine, PrivateEngine):
                 own = (BASE_PART, *(with_buildah(image, self.layout.buildah) for image in images))
@@ -198,10 +198,10 @@ class Cluster:
             raise ClusterError(str(error)) from error
         built = Store(self.layout.parts, (*self._store.parts, *own))
         built.build([image.part for image in images], self.progress)
-        if not engine.is_running():
+        kind = self._kind(engine)
+        if not (engine.is_running() and kind.nodes()):
             self.progress.say("The cluster is down: the images are built, and not loaded.")
             return
-        kind = self._kind(engine)
         for image in images:
             self._load(kind, image.name, built.path(image.part) / ARCHIVE)
 
@@ -229,7 +229,7 @@ class Cluster:
 
     def shell(self) -> int:
         """Run a shell that sees the cluster from inside its network; return its exit code."""
-        engine = choose(self.layout, self._store, self._run)
+        engine = self._find_engine()
         enter: Sequence[str] = ()
         if isinstance(engine, PrivateEngine):
             namespace = engine.namespace
@@ -249,10 +249,18 @@ class Cluster:
         Raises:
             ClusterError: it is not.
         """
-        engine = choose(self.layout, self._store, self._run)
-        if not engine.is_running():
+        engine = self._find_engine()
+        kind = self._kind(engine)
+        # A user's own engine runs without a cluster too.
+        if not (engine.is_running() and kind.nodes()):
             raise ClusterError("the cluster is down: `up` starts it")
-        return self._kind(engine)
+        return kind
+
+    def _find_engine(self) -> Engine:
+        return find(self.layout, self._store, self._run)
+
+    def _choose_engine(self) -> Engine:
+        return choose(self.layout, self._store, self._run, self.progress)
 
     def _build(self, engine: Engine) -> None:
         private = isinstance(engine, PrivateEngine)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from hack.cluster.layout import Layout
     from hack.cluster.parts import Store
+    from hack.cluster.progress import Progress
 
 # The image for Kubernetes 1.36 in the release notes of the kind that go/kind pins. A tag alone may
 # come to mean a build for another kind.
@@ -76,13 +77,13 @@ class SystemEngine:
         """Tell whether there is an engine at all."""
         return bool(shutil.which("docker")) and self.run.succeeds("docker", "info")
 
-    def is_usable(self) -> bool:
-        """Tell whether the engine runs and has, or can get, the node image."""
-        if not self.is_running():
-            return False
-        return self.run.succeeds("docker", "image", "inspect", self.image) or self.run.succeeds(
-            "docker", "pull", "--quiet", self.image, timeout_s=_PULL_S
-        )
+    def has_image(self) -> bool:
+        """Tell whether the engine runs and has the node image."""
+        return self.is_running() and self.run.succeeds("docker", "image", "inspect", self.image)
+
+    def pull_image(self) -> bool:
+        """Get the node image; tell whether a registry had it. May take minutes."""
+        return self.run.succeeds("docker", "pull", "--quiet", self.image, timeout_s=_PULL_S)
 
     def start(self) -> state.Ports:
         """Choose ports: the engine itself runs already."""
@@ -164,13 +165,15 @@ class PrivateEngine:
         # could write this down. The kernel ends what is in its namespaces.
         for pid, _ in host.processes_naming("hack.cluster.sandbox", str(self.layout.engine_data)):
             _signal(pid, signal.SIGKILL)
-        wait_for(lambda: not host.has_processes(self.cgroup), _KILL_S)
+        empty = wait_for(lambda: not host.has_processes(self.cgroup), _KILL_S)
         self.layout.engine_socket.unlink(missing_ok=True)
         self.layout.state_file.unlink(missing_ok=True)
         # An old network would be brought up again without its bridge, and push the new one's
         # addresses into the next subnet.
         shutil.rmtree(self.layout.engine_data / "network", ignore_errors=True)
-        host.remove_cgroups(self.cgroup)
+        # Those that still run are not ours: a cluster of this name that another cache knows.
+        if empty:
+            host.remove_cgroups(self.cgroup)
 
     @property
     def _docker(self) -> Runner:
@@ -226,14 +229,28 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def choose(layout: Layout, store: Store, run: Runner) -> Engine:
+def find(layout: Layout, store: Store, run: Runner) -> Engine:
+    """Return the engine of the cluster that was started; with none started, the likeliest one.
+
+    It asks no registry, so that a question about a cluster is answered at once.
+    """
+    known = state.load(layout.state_file)
+    private = PrivateEngine(layout, store, run)
+    system = SystemEngine(layout, run)
+    if known is not None:
+        return private if known.sandbox else system
+    return system if system.has_image() else private
+
+
+def choose(layout: Layout, store: Store, run: Runner, progress: Progress) -> Engine:
     """Return the engine of the cluster that was started, else the best for a new one.
 
     That is the user's engine where it can have the node image, and a private one otherwise.
     """
-    private = PrivateEngine(layout, store, run)
+    found = find(layout, store, run)
     system = SystemEngine(layout, run)
-    known = state.load(layout.state_file)
-    if known is not None:
-        return private if known.sandbox else system
-    return system if system.is_usable() else private
+    if state.load(layout.state_file) is not None or found == system or not system.is_running():
+        return found
+    with progress.timed("ask Docker's registry for the node image"):
+        pulled = system.pull_image()
+    return system if pulled else found
