@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     verb("build", "build all parts, start nothing")
     verb("tools", "build etcd, the API server, kubectl and Helm; print their folder")
     load = verb("load", "load an image on all nodes")
-    load.add_argument("image", help="an image archive, or the name of an image of `images`")
+    load.add_argument("image", help="an archive, an image of `images`, or one that Docker has")
     images = verb("images", "build the project's images, and load them if the cluster is up")
     images.add_argument("names", nargs="*", metavar="NAME", help="only these, such as model-server")
     node = verb("node", "stop or start a worker")

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from hack.cluster import addons, host, state
 from hack.cluster.debian import DEBIAN_PARTS, ENGINE_PACKAGES, ensure_packages
-from hack.cluster.engine import Engine, PrivateEngine, choose, find
+from hack.cluster.engine import Engine, PrivateEngine, SystemEngine, choose, find
 from hack.cluster.gotools import API_TOOLS, GO_TOOLS
 from hack.cluster.kind import Kind, describe_pods
 from hack.cluster.nodeimage import NODE_PARTS
@@ -165,19 +166,33 @@ class Cluster:
         return "\n".join(lines)
 
     def load(self, image: str) -> None:
-        """Load an image archive, or a built image by its name, on all nodes.
+        """Load an image on all nodes: an archive, one of the project's, or one that Docker has.
 
         Raises:
-            ClusterError: it is neither.
+            ClusterError: it is none of these.
         """
         archive = Path(image)
-        if not archive.is_file():
-            name = image.removeprefix("localhost/").removesuffix(":dev")
-            if name not in {known.name for known in IMAGES}:
-                raise ClusterError(f"{image} is neither a file nor an image of this project")
-            self.images([name])
-            return
-        self._load(self.running(), archive.name, archive)
+        own = image.removeprefix("localhost/").removesuffix(":dev")
+        if archive.is_file():
+            self._load(self.running(), archive.name, archive)
+        elif own in {known.name for known in IMAGES}:
+            self.images([own])
+        else:
+            self._load_from_engine(image)
+
+    def _load_from_engine(self, reference: str) -> None:
+        kind = self.running()
+        if not isinstance(kind.engine, SystemEngine):
+            raise ClusterError(
+                f"{reference} is neither a file nor an image of this project, and the cluster's "
+                "private engine has no other: write the image to a file (`docker save --output "
+                "FILE`, `skopeo copy ... docker-archive:FILE:NAME`) and load that"
+            )
+        # Beside the folder that nodes see, so that it is linked into it and not copied.
+        with tempfile.TemporaryDirectory(dir=self.layout.state) as scratch:
+            archive = Path(scratch) / "image.tar"
+            kind.engine.save_image(reference, archive)
+            self._load(kind, reference, archive)
 
     def images(self, names: Sequence[str]) -> None:
         """Build the project's images, or some of them, and load them if the cluster is up.

@@ -33,6 +33,8 @@ _START_S = 60.0
 _STOP_S = 60.0
 _KILL_S = 10.0
 _PULL_S = 600.0
+_ASK_S = 30.0
+_SAVE_S = 300.0
 
 
 class Engine(Protocol):
@@ -84,6 +86,28 @@ class SystemEngine:
     def pull_image(self) -> bool:
         """Get the node image; tell whether a registry had it. May take minutes."""
         return self.run.succeeds("docker", "pull", "--quiet", self.image, timeout_s=_PULL_S)
+
+    def save_image(self, reference: str, archive: Path) -> None:
+        """Write an image that the engine has into an archive.
+
+        Raises:
+            ClusterError: it does not have it.
+        """
+        try:
+            platform = self.run.output(
+                *("docker", "image", "inspect", "--format", "{{.Os}}/{{.Architecture}}", reference),
+                timeout_s=_ASK_S,
+            ).strip()
+        except ClusterError as error:
+            raise ClusterError(
+                f"{reference} is neither a file, nor an image of this project, nor one that Docker "
+                f"has: `docker pull {reference}` gets it from a registry"
+            ) from error
+        save = ("docker", "save", "--output", archive)
+        # Engines with containerd's store otherwise name platforms that they have not pulled, which
+        # no node can import (kubernetes-sigs/kind#3795). Those before 28 do not know the option.
+        if not self.run.succeeds(*save, "--platform", platform, reference, timeout_s=_SAVE_S):
+            self.run.run(*save, reference, timeout_s=_SAVE_S)
 
     def start(self) -> state.Ports:
         """Choose ports: the engine itself runs already."""
