@@ -92,3 +92,39 @@ def test_only_our_own_cluster_is_touched_whatever_the_environment_says(
     calls = [call for call in checkout.calls if call[1] != "python -m hack.cluster kubeconfig"]
     assert any(call.startswith(last) for _, call in calls)
     assert {kubeconfig for kubeconfig, _ in calls} == {OURS}
+
+
+SUMMARY = "= 1 failed, 2 passed in 3.04s ="
+
+
+@pytest.mark.parametrize(
+    ("printed", "code", "last"),
+    [
+        (f"{SUMMARY}", 1, SUMMARY),
+        (f"{SUMMARY}\n== 2 failed, 1 error in 1834.12s (0:30:34) ==\nnoise", 1, "== 2 failed, "),
+        ("= 3 passed in 1.00s =", 0, "= 3 passed in 1.00s ="),
+        ("interrupted", 2, "make: *** "),
+    ],
+)
+def test_ci_ends_with_pytests_summary_and_its_code(
+    checkout: Checkout, printed: str, code: int, last: str
+) -> None:
+    checkout.replace(
+        ".venv/bin/python",
+        PYTHON + f'case "$*" in "-m pytest"*) echo "{printed}"; exit {code};; esac\n',
+    )
+
+    done = checkout.run(".ci/run")
+
+    assert bool(done.returncode) is bool(code)
+    assert done.stdout.splitlines()[-1].startswith(last)
+
+
+def test_ci_shows_no_summary_of_an_earlier_run(checkout: Checkout) -> None:
+    checkout.replace("build/tests.log", SUMMARY)
+    checkout.replace(".venv/bin/ruff", "#!/bin/sh\nexit 1\n")
+
+    done = checkout.run(".ci/run")
+
+    assert done.returncode != 0
+    assert SUMMARY not in done.stdout
