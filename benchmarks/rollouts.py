@@ -25,6 +25,7 @@ from hack.demo.cluster import OPERATOR, LoadGenerator, connect, install_operator
 from hack.demo.history import History, Outcome
 from hack.demo.train import INPUT_NAME, OUTPUT_NAME, Models, trained_models
 from model_operator.api.times import parse_time
+from tests.e2e.backstage import Backstage
 from tests.e2e.scene import Scene, scene
 
 RATE = 20.0
@@ -127,9 +128,14 @@ def _scenes(count: int, models: Models, name: str) -> Iterator[list[Scene]]:
     install_operator()
     with ExitStack() as stack:
         folders = [Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(count)]
+        backstage = Backstage(models, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        stack.callback(backstage.close)
+        namespaces = [f"bench-{name}-{i}" for i in range(count)]
+        for namespace in namespaces:
+            backstage.begin(namespace)
         yield [
-            stack.enter_context(scene(api, f"bench-{name}-{i}", models, folder, 5))
-            for i, folder in enumerate(folders)
+            stack.enter_context(scene(api, namespace, backstage, folder, 5))
+            for namespace, folder in zip(namespaces, folders, strict=True)
         ]
 
 

@@ -85,6 +85,11 @@ def i1_weights_add_up(moment: Moment, _: Ledger) -> None:
     waits = moment.decision.status.rollout.reason == "NoHealthyTarget"
     if not candidate.warm and not waits:
         planned = planned_percent(moment.spec, candidate.step)
+        before = moment.status.candidate
+        if moment.spec.suspend or moment.decision.transitions:
+            # steps that were edited a moment ago, or while nothing may change
+            same = before is not None and before.revision == candidate.revision
+            planned = max(planned, before.percent if same and before is not None else 0)
         assert weights.get(candidate.revision, 0) <= planned
 
 
@@ -105,14 +110,16 @@ def i3_weight_has_capacity(moment: Moment, _: Ledger) -> None:
     if before is None or moment.status.stable is None:
         return
     revision, ready = before.revision, moment.observed.ready(before.revision)
+    begun = [role.floor_replicas for role in (before, moment.status.former) if role is not None]
+    pods = max([moment.spec.replicas, *begun])
     stable = moment.decision.status.stable
     if stable is not None and stable.revision == revision:
-        assert ready >= max(1, moment.spec.replicas)
+        assert ready >= max(1, pods)
     elif after is not None and after.revision == revision and after.percent > before.percent:
-        assert ready >= max(1, math.ceil(moment.spec.replicas * after.percent / 100))
+        assert ready >= max(1, math.ceil(pods * after.percent / 100))
     elif runs(moment):
         assert after is not None
-        assert ready >= max(1, math.ceil(moment.spec.replicas * after.percent / 100))
+        assert ready >= max(1, math.ceil(pods * after.percent / 100))
 
 
 def runs(moment: Moment) -> bool:
@@ -122,6 +129,26 @@ def runs(moment: Moment) -> bool:
         return False
     counts = candidate.step_clock_time is not None and steps[candidate.step].pause is None
     return counts and not moment.decision.transitions
+
+
+def must_go_back(moment: Moment) -> bool:
+    """Bad news about the revision that bakes, and the former one is there."""
+    former, stable = moment.status.former, moment.status.stable
+    if former is None or stable is None or moment.observed.ready(former.revision) == 0:
+        return False
+    if must_roll_back(moment):
+        return False  # one thing after the other
+    workload = moment.observed.workloads.get(stable.revision)
+    collapsed = workload is None or (workload.replicas > 0 and workload.ready == 0)
+    definite = workload is not None and workload.failure is not None and workload.failure.definite
+    judgement = moment.judgement
+    failed = (
+        judgement is not None
+        and judgement.verdict.outcome is Outcome.FAIL
+        and judgement.trial.revision == stable.revision
+        and judgement.trial.rollout == former.rollout_start_time
+    )
+    return collapsed or definite or failed
 
 
 def must_roll_back(moment: Moment) -> bool:
@@ -187,6 +214,9 @@ def i12_nothing_delays_a_rollback(moment: Moment, _: Ledger) -> None:
     """A rollback that is due comes in this very decision, whatever else is broken."""
     if must_roll_back(moment):
         assert rolled_back(moment) is not None
+    if must_go_back(moment) and moment.status.former is not None:
+        assert rolled_back(moment) is not None
+        assert moment.decision.plan.weights == {moment.status.former.revision: 100}
 
 
 def i8_rests_when_nothing_changed(moment: Moment, _: Ledger) -> None:

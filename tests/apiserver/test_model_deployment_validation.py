@@ -39,7 +39,10 @@ def test_a_broken_spec_is_refused_in_words_that_say_what_to_change(
         ("spec.replicas", 0),
         ("spec.rollout.bake.duration", "0s"),
         ("spec.rollout.bake.duration", "1h30m"),
-        ("spec.rollout.steps", [{"pause": {"duration": "250ms"}}]),
+        (
+            "spec.rollout.steps",
+            [{"setWeight": {"percent": 5, "duration": "1m"}}, {"pause": {"duration": "250ms"}}],
+        ),
         (
             "spec.rollout.steps",
             [{"setWeight": {"percent": p, "duration": "1.5h"}} for p in range(1, 33)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from model_operator.api.types import replace
 from model_operator.core.observed import NO_ROOM
 from tests.builders import pause, weight
 from tests.scenarios.staged import at_weight, world
@@ -61,3 +62,38 @@ def test_s23_the_way_back_waits_for_room_as_long_as_it_takes() -> None:
     assert w.condition("Stalled") == ("True", NO_ROOM)
     w.room = {}
     w.run_until(lambda w: w.weight("one") == 100)
+
+
+def test_s35_stable_keeps_its_pods_until_what_it_takes_over_is_drained() -> None:
+    w = at_weight(world(weight(50, "60s"), replicas=4), "two", 50)
+    w.spec = replace(w.spec, replicas=2)  # by an autoscaler that sees half of the traffic
+    w.run(5)
+    w.models["two"].error_rate = 0.5
+    w.run_until(lambda w: w.weight("two") == 0)
+    for _ in range(6):
+        assert w.ready("one") == 4, "all of the traffic comes back at once"
+        w.tick()
+    w.run_until(lambda w: set(w.deployments) == {"one"})
+    w.run(1)
+    assert w.ready("one") == 2
+
+
+def test_s20_stable_keeps_its_pods_while_a_third_takes_the_seconds_place() -> None:
+    w = at_weight(world(weight(50, "60s"), replicas=4), "two", 50)
+    w.spec = replace(w.spec, replicas=2)
+    w.run(5)
+    w.release("three")
+    while "two" in w.deployments:
+        assert w.ready("one") >= 4
+        w.tick()
+
+
+def test_s26_a_route_deleted_while_a_revision_drains_leaves_nothing_behind() -> None:
+    w = at_weight(world(), "two", 25)
+    w.release("one").run(0.25)
+    w.weights = None
+    w.run(1)
+    assert "two" in w.deployments, "it is drained all the same"
+    w.run(20)
+    assert set(w.deployments) == {"one"}
+    assert [share.revision for share in w.status.traffic] == ["one"]

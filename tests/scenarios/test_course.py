@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from model_operator.api.types import Duration, OnInsufficient, replace
+from model_operator.api.types import Comparison, Duration, Metric, OnInsufficient, replace
+from model_operator.core.verdict import Outcome
 from tests.builders import pause, spec, weight
 from tests.scenarios.staged import ANALYSIS, at_weight, world
 from tests.scenarios.world import Model, World, unavailable
@@ -98,6 +99,42 @@ def test_s34_more_replicas_while_paused_scale_both_sides_and_no_weight() -> None
     assert w.state() == "Paused"
 
 
+@pytest.mark.parametrize("replicas", [1, 7])
+@pytest.mark.parametrize("moment", ["preflight", "weight", "pause", "held", "bake", "rolled back"])
+def test_s34_s58_replicas_changed_at_any_moment_move_no_weight(moment: str, replicas: int) -> None:
+    bad = Model(error_rate=0.5 if moment == "rolled back" else 0.0)
+    w = world(weight(25, "20s"), pause(), weight(50), candidate=bad, replicas=3, bake="60s")
+    w.release("two")
+    reached = {"pause": "Paused", "rolled back": "RolledBack"}
+    if moment in reached:
+        w.run_until(lambda w: w.state() == reached[moment])
+    elif moment == "bake":
+        w.run_until(lambda w: w.state() == "Paused")
+        w.ask("promote", "two")
+        w.run_until(lambda w: w.state() == "Baking")
+    elif moment == "preflight":
+        w.run_until(lambda w: w.status.candidate is not None)
+    else:
+        w.run_until(lambda w: w.weight("two") == 25)
+    if moment == "held":
+        w.metrics = lambda _: unavailable()
+        w.run_until(lambda w: w.state() == "Held")
+    before, seen = w.status.rolled_back, w.weights_seen("two")
+    w.spec = replace(w.spec, replicas=replicas)
+    w.run(5)
+    expected = [0, 25] if moment == "preflight" else seen
+    assert w.weights_seen("two") == expected
+    w.metrics = None
+    if moment in {"preflight", "weight", "pause", "held"}:
+        w.run_until(lambda w: w.state() == "Paused")
+        w.ask("promote", "two")
+    w.run(180)
+    last = "one" if moment == "rolled back" else "two"
+    assert w.route() == {last: 100}
+    assert {name: w.ready(name) for name in w.deployments} == {last: replicas}
+    assert w.status.rolled_back == before
+
+
 def test_s34_fewer_replicas_in_a_rollout_wait_until_it_is_over() -> None:
     w = at_weight(world(replicas=4, bake="20s"), "two", 25)
     w.spec = replace(w.spec, replicas=2)
@@ -119,8 +156,23 @@ def test_s34_replicas_changed_after_a_rollback() -> None:
 
 
 def test_s35_an_autoscaler_that_doubles_stable_changes_no_verdict() -> None:
-    w = at_weight(world(weight(25, "20s"), weight(50, "20s"), replicas=2), "two", 25)
+    w = world(weight(25, "20s"), weight(50, "20s"), replicas=2)
+    against = Metric(
+        name="against-stable",
+        type="Comparison",
+        comparison=Comparison(query="latency {{ revision }}", max_increase_percent=20),
+    )
+    analysis = replace(ANALYSIS, metrics=(*ANALYSIS.metrics, against))
+    w.spec = replace(w.spec, rollout=replace(w.spec.rollout, analysis=analysis))
+    at_weight(w, "two", 25).run(10)
+    events, state = w.tests.tests["errors"].finding.samples, w.state()
     w.spec = replace(w.spec, replicas=4)
+    w.run(2)
+    finding = w.tests.tests["errors"].finding
+    assert finding.samples == events + 50, "25 % of 100 requests/s for two seconds"
+    assert w.state() == state
+    assert w.judged is not None
+    assert w.judged.verdict.outcome is Outcome.PASS
     w.run_until(lambda w: w.weight("two") == 50)
     assert w.ready("two") >= 2, "half of four"
     w.run_until(lambda w: w.weight("two") == 100)

@@ -64,7 +64,7 @@ def test_s06_an_operator_restarted_in_mid_step_holds_the_step_for_its_time(at: f
     w.operator_up = True
     w.run_until(lambda w: w.weight("two") == 50)
     held = w.entered("two", 50) - w.entered("two", 25)
-    assert 20 <= held <= 21.5
+    assert 20 <= held <= 21
 
 
 def test_s07_a_pause_waits_for_its_promotion() -> None:
@@ -121,6 +121,7 @@ def test_s22_back_to_stable_is_immediate(later: float) -> None:
     w = world(candidate=Model(error_rate=0.5 if later else 0.0)).release("two")
     w.run_until(lambda w: w.weight("two") == 5)
     w.run(later)
+    assert w.state() == ("RolledBack" if later else "Progressing")
     pods = list(w.deployments["one"].asked)
     w.release("one").run(0.5)
     assert w.route() == {"one": 100}

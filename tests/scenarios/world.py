@@ -53,14 +53,34 @@ class Model:
 
 @dataclass(slots=True)
 class Deployment:
-    """Pods of a revision: each becomes ready a while after it was asked for."""
+    """Pods of a revision: each becomes ready a while after it was asked for.
+
+    Attributes:
+        asked: When each pod was asked for.
+        requests: Requests by pod, as its own counter has them.
+        errors: Of these, by pod.
+    """
 
     asked: list[float] = field(default_factory=list)
     crash_looping: bool = False
     unready: bool = False
-    requests: float = 0.0
-    errors: float = 0.0
+    requests: dict[int, float] = field(default_factory=dict)
+    errors: dict[int, float] = field(default_factory=dict)
     last_request: float = 0.0
+
+    def scale(self, count: int, now: float) -> None:
+        """Ask for more pods, or take the newest away, with their counters."""
+        del self.asked[count:]
+        self.asked.extend([now] * (count - len(self.asked)))
+        for counters in (self.requests, self.errors):
+            for pod in [pod for pod in counters if pod >= count]:
+                del counters[pod]
+
+    def serve(self, pods: int, requests: float, error_rate: float) -> None:
+        """Share requests out among the ready pods."""
+        for pod in range(pods):
+            self.requests[pod] = self.requests.get(pod, 0.0) + requests / pods
+            self.errors[pod] = self.errors.get(pod, 0.0) + requests / pods * error_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +232,7 @@ class World:
             requests = self.rate * TICK_S * percent / 100
             if requests:
                 deployment.last_request = self.now
-            if self.ready(revision):
-                deployment.requests += requests
-                deployment.errors += requests * self.models[revision].error_rate
+            deployment.serve(self.ready(revision), requests, self.models[revision].error_rate)
 
     def _answer(self, query: Query) -> Answer:
         if self.metrics is not None:
@@ -226,8 +244,13 @@ class World:
             return Samples()
         if query.text.startswith("latency"):
             return Samples((Series((), self.models[query.revision].latency_s),))
-        count = deployment.errors if query.text.startswith("bad") else deployment.requests
-        return Samples((Series((("pod", f"{query.revision}-0"),), float(int(count))),))
+        counters = deployment.errors if query.text.startswith("bad") else deployment.requests
+        return Samples(
+            tuple(
+                Series((("pod", f"{query.revision}-{pod}"),), float(int(count)))
+                for pod, count in counters.items()
+            )
+        )
 
     def _analyse(self) -> None:
         present = trial(self.spec, self.status)
@@ -307,9 +330,7 @@ class World:
     def _apply(self, replicas: object, weights: dict[str, int]) -> None:
         assert isinstance(replicas, dict)
         for revision, count in replicas.items():
-            asked = self.deployments.setdefault(revision, Deployment()).asked
-            del asked[count:]
-            asked.extend([self.now] * (count - len(asked)))
+            self.deployments.setdefault(revision, Deployment()).scale(count, self.now)
         for revision in set(self.deployments) - set(replicas):
             assert self.weight(revision) == 0, "pods taken away from under their traffic"
             del self.deployments[revision]

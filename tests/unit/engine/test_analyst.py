@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -67,6 +68,28 @@ async def passed() -> AsyncIterator[Metrics]:
     assert played.outcome() is Outcome.PASS
     yield played
     played.analyst.close()
+
+
+async def test_an_analysis_that_cannot_be_asked_is_looked_at_once_an_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks, look = [], Analyst._look
+
+    async def counted(self: Analyst, *rest: Any) -> None:
+        looks.append(rest)
+        assert len(looks) < 100, "it looks again and again"
+        await look(self, *rest)
+
+    monkeypatch.setattr(Analyst, "_look", counted)
+    comparison = {"query": "histogram_quantile(0.99, x)", "maxIncreasePercent": 20}
+    metric = {"name": "latency", "type": "Comparison", "comparison": comparison}
+    rollout = {"analysis": {"metricSource": "fake", "metrics": [metric]}}
+    metrics = Metrics()
+    metrics.analyst.follow(KEY, TRIAL, parse_spec(manifest(rollout=rollout)).rollout.analysis, {})
+    await asyncio.sleep(62)
+    assert metrics.outcome() is Outcome.ERROR
+    assert 12 <= len(looks) <= 14, "every five seconds"
+    metrics.analyst.close()
 
 
 async def test_a_pass_is_none_any_more_once_the_next_look_is_late() -> None:

@@ -371,8 +371,9 @@ class Rollout(Strict, frozen=True, kw_only=True):
         Duration,
         POSITIVE,
         Meta(
-            description="Longest time for a rollout to get from one step to the next beyond the "
-            "step's own duration; holds and pauses do not count. Default: 30m."
+            description="Longest wait for ready pods, for room or for the gateway, before the "
+            "candidate is taken off, or the first revision of all is called failed. Holds and "
+            "pauses do not count, nor does evidence that is slow to come in. Default: 30m."
         ),
     ] = Duration("30m")
     bake: Annotated[

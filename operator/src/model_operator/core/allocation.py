@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from model_operator.api.types import ModelDeploymentSpec, ModelDeploymentStatus
 from model_operator.core.decision import Plan
 from model_operator.core.mark import Mark
-from model_operator.core.observed import Observed
+from model_operator.core.observed import Observed, Route
 from model_operator.core.steps import capacity
 from model_operator.core.view import floor, next_percent
 
@@ -70,7 +70,12 @@ def _replicas(
         wanted[status.candidate.revision] = _candidate_replicas(spec, status, least)
     if status.stable is not None:
         wanted[status.stable.revision] = least
-    return wanted | _leaving(wanted, observed)
+    leaving = _leaving(wanted, status, observed)
+    if leaving and status.stable is not None:
+        # it takes over what others had: fewer pods may do when all has come to rest
+        stable = status.stable.revision
+        wanted[stable] = max(least, observed.replicas(stable))
+    return wanted | leaving
 
 
 def _candidate_replicas(
@@ -88,18 +93,21 @@ def _candidate_replicas(
     return max(ahead, min(REDUNDANT, least))
 
 
-def _leaving(wanted: dict[str, int], observed: Observed) -> dict[str, int]:
+def _leaving(
+    wanted: dict[str, int], status: ModelDeploymentStatus, observed: Observed
+) -> dict[str, int]:
     """Revisions that are in no role any more keep their pods until nothing reaches them."""
-    route = observed.route
-    if route is None:
-        return {}
+    if observed.route is None and not status.traffic:
+        return {}  # nothing ever reached them
     return {
         revision: workload.replicas
         for revision, workload in observed.workloads.items()
-        if revision not in wanted
-        and (
-            not route.accepted  # the gateway may still send by the weights of before
-            or route.weights.get(revision, 0) > 0
-            or revision not in route.drained
-        )
+        if revision not in wanted and not _is_drained(revision, observed.route)
     }
+
+
+def _is_drained(revision: str, route: Route | None) -> bool:
+    """Whether nothing reaches a revision: the gateway may still send by a route of before."""
+    if route is None or not route.accepted:
+        return False
+    return route.weights.get(revision, 0) == 0 and revision in route.drained

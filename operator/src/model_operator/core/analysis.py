@@ -113,7 +113,7 @@ def assess(
         state: As the look before left it.
         answers: An answer to each query that was due; a query without one counts as
             ``MetricsUnavailable``. With no answers at all the verdict is the one before, as far as
-            it is about this step.
+            it is about this step; where no metric can be asked as it is written, that is the look.
         step: Index of the rollout's step, any other number for the bake. When it changes, the
             evidence that a pass needs is collected anew; running tests go on.
         now: Seconds since the epoch.
@@ -121,7 +121,7 @@ def assess(
     Returns:
         The state to keep and the verdict. A failure stays one for the life of the state.
     """
-    if not answers:
+    if not answers and any(test.queries for test in plan.tests):
         return state, combine(
             tuple(
                 _unchanged(

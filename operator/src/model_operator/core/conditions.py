@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Literal, TypeAlias
 
 from model_operator.api.labels import child_labels
+from model_operator.api.samples import FailureKind
 from model_operator.api.times import format_time, parse_time
 from model_operator.api.types import (
     CandidateStatus,
     Condition,
     ModelDeploymentSpec,
     ModelDeploymentStatus,
+    RolloutStatus,
     TrafficStatus,
     replace,
 )
@@ -20,8 +22,9 @@ from model_operator.core.steps import duration_s
 
 GATEWAY_ANSWERS_S = 30.0
 """A gateway that has not answered for this long, seconds, needs someone."""
+NOT_CONFIRMED = "RouteNotConfirmed"
 STALLED_STATES = frozenset({"RolledBack", "Failed"})
-STALLED_REASONS = frozenset({"NoHealthyTarget", NO_ROOM})
+STALLED_REASONS = frozenset({"NoHealthyTarget", NO_ROOM, FailureKind.CONFIGURATION.value})
 
 Found: TypeAlias = tuple[Literal["True", "False"], str, str]
 """A condition's status, reason and message."""
@@ -185,7 +188,8 @@ def _reconciling(status: ModelDeploymentStatus, spec: ModelDeploymentSpec) -> Fo
     rollout, stable = status.rollout, status.stable
     if rollout.state in STALLED_STATES:
         return "False", rollout.reason, ""
-    if status.candidate is not None or rollout.state == "Progressing":
+    under_way = status.candidate is not None or rollout.state == "Progressing"
+    if under_way or rollout.reason == NOT_CONFIRMED:
         return "True", rollout.reason or "Progressing", rollout.message
     if stable is not None and stable.ready_replicas < spec.replicas:
         message = f"{stable.ready_replicas} of {spec.replicas} pods are ready"
@@ -199,17 +203,20 @@ def _stalled(status: ModelDeploymentStatus, observed: Observed, now: float) -> F
         return "True", rollout.reason, rollout.message
     if rollout.reason in STALLED_REASONS:
         return "True", rollout.reason, rollout.message
-    if route is not None and not route.accepted and (route.refused or _long_silent(status, now)):
+    if route is not None and not route.accepted and (route.refused or _long_silent(rollout, now)):
         return "True", "RouteNotAccepted", route.message
+    workload = observed.workloads.get(status.stable.revision) if status.stable else None
+    failure = workload.failure if workload is not None else None
+    if failure is not None and failure.reason == NO_ROOM:
+        return "True", NO_ROOM, failure.message
     return "False", "Healthy", ""
 
 
-def _long_silent(status: ModelDeploymentStatus, now: float) -> bool:
-    """Whether a rollout has waited for a gateway that says nothing, longer than any needs."""
-    candidate = status.candidate
-    if candidate is None or candidate.waiting_since_time is None:
+def _long_silent(rollout: RolloutStatus, now: float) -> bool:
+    """Whether a gateway has said nothing for longer than any needs."""
+    if rollout.reason != NOT_CONFIRMED or rollout.since_time is None:
         return False
-    return now - parse_time(candidate.waiting_since_time) >= GATEWAY_ANSWERS_S
+    return now - parse_time(rollout.since_time) >= GATEWAY_ANSWERS_S
 
 
 def _condition(

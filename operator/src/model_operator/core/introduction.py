@@ -5,8 +5,14 @@ from __future__ import annotations
 from model_operator.api.types import CandidateStatus, StableStatus, replace
 from model_operator.core.allocation import foreign_weight
 from model_operator.core.decision import FirstFailed, Promoted, Started, Superseded, Transition
-from model_operator.core.observed import NO_ROOM
-from model_operator.core.rollback import is_rolled_back, keep_serving, only_one_that_serves
+from model_operator.core.observed import NO_ROOM, Failure
+from model_operator.core.rollback import (
+    OVERDUE,
+    is_overdue,
+    is_rolled_back,
+    keep_serving,
+    only_one_that_serves,
+)
 from model_operator.core.steps import PREFLIGHT
 from model_operator.core.view import Change, View
 
@@ -31,7 +37,9 @@ def first(view: View) -> Change | None:
             rollout=view.state("Idle", "Promoted", f"{target.revision} is stable"),
         )
         return Change(status, (Promoted(target.revision, None),))
-    failure = workload.failure if workload else None
+    if candidate.waiting_since_time is None:
+        candidate = replace(candidate, waiting_since_time=view.time)
+    failure = _failure_of_first(view, candidate, workload.failure if workload else None)
     if failure is None or not failure.definite:
         message = f"waiting for a ready pod of {target.revision}"
         message += f": {failure.message}" if failure else ""
@@ -42,6 +50,21 @@ def first(view: View) -> Change | None:
         return view.with_candidate(candidate, rollout)
     failed = FirstFailed(target.revision, failure.reason, failure.message)
     return view.with_candidate(candidate, rollout, failed)
+
+
+def _failure_of_first(
+    view: View, candidate: CandidateStatus, seen: Failure | None
+) -> Failure | None:
+    """What is wrong with it: what its pods tell of, after the deadline in any case something.
+
+    There is nothing to go back to: it is not taken off, and serves should it get ready after all.
+    """
+    known = seen is not None and (seen.definite or seen.reason == NO_ROOM)
+    if known or not is_overdue(view, candidate):
+        return seen
+    deadline = view.spec.rollout.progress_deadline.text
+    detail = seen.message if seen is not None else "its pods tell of no failure"
+    return Failure(OVERDUE, f"no ready pod for {deadline}: {detail}", definite=True)
 
 
 def superseded(view: View) -> Change | None:

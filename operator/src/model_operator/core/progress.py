@@ -15,6 +15,7 @@ from model_operator.api.types import (
     replace,
 )
 from model_operator.core.allocation import foreign_weight
+from model_operator.core.conditions import NOT_CONFIRMED
 from model_operator.core.decision import (
     HoldBegan,
     HoldEnded,
@@ -157,7 +158,7 @@ def _unconfirmed(view: View, candidate: CandidateStatus) -> Change | None:
     else:
         detail = f": {route.message}" if route and route.message else ""
         message = f"waiting for the gateway to accept the route{detail}"
-    return _waiting(view, candidate, "RouteNotConfirmed", message)
+    return _waiting(view, candidate, NOT_CONFIRMED, message)
 
 
 def _unread(view: View, candidate: CandidateStatus) -> Change | None:

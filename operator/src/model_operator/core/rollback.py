@@ -23,6 +23,7 @@ from model_operator.core.view import Change, View
 
 ROLLED_BACK_LIMIT = 10
 ABORTED = "Aborted"
+OVERDUE = "ProgressDeadlineExceeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,14 @@ def keep_serving(view: View, candidate: CandidateStatus, message: str) -> Change
     """The only one that serves stays on its weight until stable can take the traffic."""
     held = freeze(candidate, view.now)
     return view.with_candidate(held, view.state("Held", "NoHealthyTarget", message))
+
+
+def fails_in_bake(view: View) -> bool:
+    """Whether the revision that bakes should go back to the one before."""
+    former, stable = view.status.former, view.status.stable
+    if former is None or stable is None or not view.observed.rollback_enabled:
+        return False
+    return _cause_in_bake(view, former, stable.revision) is not None
 
 
 def _of_baking(view: View) -> Change | None:
@@ -208,12 +217,16 @@ def overdue(view: View, waiting: CandidateStatus, awaited: str) -> Change | None
     Only a rule that has just found that it still waits may ask: while nobody looked, what was
     awaited may have come.
     """
-    deadline = view.spec.rollout.progress_deadline
-    since = waiting.waiting_since_time
-    if since is None or view.now - parse_time(since) < deadline.seconds:
+    if not is_overdue(view, waiting):
         return None
-    message = f"no progress for {deadline.text}: {awaited}"
-    return take_off(view, waiting, Cause("ProgressDeadlineExceeded", message))
+    message = f"no progress for {view.spec.rollout.progress_deadline.text}: {awaited}"
+    return take_off(view, waiting, Cause(OVERDUE, message))
+
+
+def is_overdue(view: View, waiting: CandidateStatus) -> bool:
+    """Whether the candidate has waited for longer than the progress deadline."""
+    since, deadline_s = waiting.waiting_since_time, view.spec.rollout.progress_deadline.seconds
+    return since is not None and view.now - parse_time(since) >= deadline_s
 
 
 def remember(view: View, revision: str, cause: Cause) -> tuple[RolledBackStatus, ...]:

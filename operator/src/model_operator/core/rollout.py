@@ -9,15 +9,22 @@ from __future__ import annotations
 from model_operator.api.times import parse_time
 from model_operator.api.types import ModelDeploymentSpec, ModelDeploymentStatus, replace
 from model_operator.core.allocation import make_plan
-from model_operator.core.conditions import GATEWAY_ANSWERS_S, STALLED_STATES, complete
+from model_operator.core.conditions import (
+    GATEWAY_ANSWERS_S,
+    NOT_CONFIRMED,
+    STALLED_STATES,
+    complete,
+)
 from model_operator.core.decision import BakeEnded, Decision, Plan
 from model_operator.core.introduction import first, start, superseded
 from model_operator.core.observed import Judgement, Observed
 from model_operator.core.progress import patience_s, progress
 from model_operator.core.requests import answer_request
-from model_operator.core.rollback import release_others, rollback
+from model_operator.core.rollback import fails_in_bake, release_others, rollback
 from model_operator.core.steps import duration_s, elapsed_s, freeze, insufficient_s
 from model_operator.core.view import Change, View
+
+SUSPENDED = "Suspended"
 
 
 def decide(
@@ -88,7 +95,7 @@ def _suspended(view: View) -> Change:
     if view.status.rollout.state in STALLED_STATES:
         return Change(status)  # why it stopped stays to be read
     message = "suspended; nothing changes until spec.suspend is false"
-    rollout = view.state(view.status.rollout.state, "Suspended", message)
+    rollout = view.state(view.status.rollout.state, SUSPENDED, message)
     return Change(replace(status, rollout=rollout))
 
 
@@ -99,6 +106,8 @@ def _bake_end(view: View) -> Change | None:
     route = view.observed.route
     if view.now < parse_time(former.bake_end_time) or route is None or not route.accepted:
         return None  # what traffic may still reach is not let go
+    if fails_in_bake(view):
+        return None  # it is kept until it can take over, or a mended version does
     rollout = view.status.rollout
     if view.status.candidate is None:
         rollout = view.state("Idle", "Promoted", f"{view.stable} is stable")
@@ -115,9 +124,14 @@ def _at_rest(view: View) -> Change:
         if entry.revision == target.revision != view.stable and not entry.released:
             rollout = view.state("RolledBack", entry.reason, entry.message)
             return Change(replace(status, rollout=rollout))
-    reason = status.rollout.reason if status.rollout.state == "Idle" else "Serving"
-    rollout = view.state("Idle", reason or "Serving", f"{view.stable} is stable")
-    return Change(replace(status, rollout=rollout))
+    route = view.observed.route
+    if route is not None and not route.accepted:
+        message = f"waiting for the gateway to accept the route: {route.message}"
+        return Change(replace(status, rollout=view.state("Idle", NOT_CONFIRMED, message)))
+    reason = status.rollout.reason if status.rollout.state == "Idle" else ""
+    if reason in {"", NOT_CONFIRMED, SUSPENDED}:
+        reason = "Serving"
+    return Change(replace(status, rollout=view.state("Idle", reason, f"{view.stable} is stable")))
 
 
 def _next_s(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, now: float) -> float | None:
@@ -131,15 +145,14 @@ def _next_s(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, now: float
             if duration is not None:
                 due.append(duration - elapsed_s(candidate, now))
         if candidate.waiting_since_time is not None:
-            waited = now - parse_time(candidate.waiting_since_time)
-            due += [
-                limit - waited
-                for limit in (spec.rollout.progress_deadline.seconds, GATEWAY_ANSWERS_S)
-            ]
+            waited_s = now - parse_time(candidate.waiting_since_time)
+            due.append(spec.rollout.progress_deadline.seconds - waited_s)
         missing_s = insufficient_s(candidate, now)
         if missing_s is not None and candidate.waiting_since_time is None:
             limits = (patience_s(spec), spec.rollout.analysis.on_insufficient.hold.seconds)
             due += [limit - missing_s for limit in limits]
     if former is not None and former.bake_end_time is not None:
         due.append(parse_time(former.bake_end_time) - now)
+    if status.rollout.reason == NOT_CONFIRMED and status.rollout.since_time is not None:
+        due.append(GATEWAY_ANSWERS_S - (now - parse_time(status.rollout.since_time)))
     return min((seconds for seconds in due if seconds > 0), default=None)

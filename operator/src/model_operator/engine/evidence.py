@@ -81,9 +81,10 @@ def with_outcome(
         uncompared: Why its signature was not compared with stable's; None when it was.
     """
     stable = status.stable
-    if record.preflight is None:
+    serves = stable is not None and stable.revision == revision
+    if record.preflight is None or (serves and not record.preflight.passed):
         record = replace(record, preflight=_preflight(revision, status, now, uncompared))
-    if stable is not None and stable.revision == revision:
+    if stable is not None and serves:
         since = stable.since_time or record.promoted_time or format_time(now)
         record = replace(record, promoted_time=since)
     for entry in status.rolled_back:
