@@ -22,6 +22,7 @@ LIST: Final = Path("tests/scenarios.toml")
 RESULTS: Final = Path("build/tests.xml")
 NUMBERED: Final = re.compile(r"test((?:_s\d\d)+)_")
 MISSING: Final = "**missing**"
+LINK: Final = re.compile(r"\[(\w+)\]\(\.\./([^)]+)\)")
 NOT_RUN: Final = "not run"
 
 TIERS: Final = {
@@ -175,8 +176,10 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
             return 1
         return 0
     report.write_text(text)
-    for number, title, tiers, _, result in table:
-        print(f"{number}  {title:<66} {tiers:<58} {result}")
+    for number, title, tiers, named, result in table:
+        print(f"{number}  {title:<66} {tiers:<48} {result}")
+        for name, path in LINK.findall(named):
+            print(f"       {path}::{name}")
     missing = [number for number, *_, result in table if result == MISSING]
     print(f"{len(table)} scenarios, {len(missing)} without a test: {', '.join(missing) or 'none'}")
     print(f"wrote {REPORT}")

@@ -22,7 +22,7 @@ from model_operator.adapters.kube import (
     KubeClient,
     NotFoundError,
 )
-from model_operator.api.labels import API_VERSION
+from model_operator.api.labels import API_VERSION, GROUP
 from tests.apiserver.engine_world import (
     Behaviour,
     World,
@@ -189,6 +189,15 @@ def test_the_operator_uses_every_right_that_it_has(
     ]
 
     assert unused == []
+
+
+def test_the_operator_may_only_read_what_users_write(installed: Installation) -> None:
+    rules = _rules(installed, _new_namespace(installed.api))
+    for plural in ("modeldeployments", "modeldeployments/scale"):
+        verbs = {verb for group, resource, verb in rules
+                 if group in (GROUP, "*") and resource in (plural, "*")}  # fmt: skip
+        assert verbs <= {"get", "list", "watch"}, plural
+    assert (GROUP, "modeldeployments/status", "update") in rules
 
 
 def test_without_any_one_right_a_call_of_the_operator_is_refused(
