@@ -122,8 +122,7 @@ def _container_fields(server: Server) -> Manifest:
 
 
 def _drain_args(grace_s: float) -> list[str]:
-    # NB: the server drains on SIGTERM by itself, so there is no preStop hook: waiting twice would
-    # only use up the grace period
+    # NB: there is no preStop hook, see ADR 0012: waiting twice would use up the grace period
     delay_s = min(_ROUTERS_NOTICE_S, grace_s / 3)
     drain_s = max(1.0, grace_s - delay_s - min(_EXIT_RESERVE_S, grace_s / 3))
     return [f"--drain-delay={delay_s:g}s", f"--drain-timeout={drain_s:g}s"]
