@@ -1,5 +1,6 @@
 """Whether a run of the demo shows what it promises: a pure function of its history."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -115,6 +116,7 @@ def judge(history: History) -> Judgement:
         *_outcomes(history, seen),
         *_weights(history, seen),
         *_failed_requests(history, seen),
+        *_dead_candidates(history, seen),
         *_late_requests(history, seen),
         *_shares(history, seen),
         *fault_failures(history),
@@ -232,16 +234,47 @@ def _excused(history: History, phase: Phase, cell: Cell) -> bool:
 
 def _was_dead(history: History, revision: str, span: Span, cell: Cell) -> bool:
     """Whether a pod of the candidate was not ready when a request could have been sent to it."""
-    for seen in history.statuses:
+    following = [seen.at for seen in history.statuses[1:]] + [history.end]
+    for seen, until in zip(history.statuses, following, strict=True):
         candidate = seen.status.candidate
-        if (
-            span.start <= seen.at <= cell.last_sent + GATEWAY_LAG_S
-            and candidate is not None
-            and candidate.revision == revision
-            and candidate.ready_replicas < candidate.replicas
-        ):
+        if candidate is None or candidate.revision != revision:
+            continue
+        lags = max(span.start, seen.at) - GATEWAY_LAG_S, until + GATEWAY_LAG_S
+        unready = candidate.ready_replicas < candidate.replicas
+        if unready and lags[0] <= cell.first_sent <= cell.last_sent <= lags[1]:
             return True
     return False
+
+
+def _dead_candidates(history: History, seen: list[Phase]) -> Iterator[str]:
+    """Errors of the gateway for a dead candidate that are more than its weight explains."""
+    for phase in seen:
+        if phase.revision is None:
+            continue
+        spans = _within(history.spans(phase.revision), phase.applied.at, phase.until)
+        for span in [span for span in spans if span.percent > 0]:
+            cells = [
+                cell
+                for cell in history.cells()
+                if span.start <= cell.first_sent <= span.end + GATEWAY_LAG_S
+            ]
+            failed = sum(
+                cell.count
+                for cell in cells
+                if cell.revision == GATEWAY and not cell.ok and _excused(history, phase, cell)
+            )
+            if failed > _largest_share(sum(cell.count for cell in cells), span.percent):
+                yield (
+                    f"{failed} requests failed at the gateway while version "
+                    f"{phase.applied.version} had {span.percent} %: more than its share"
+                )
+
+
+def _largest_share(total: int, percent: int) -> float:
+    """Requests that a weight explains at most, of `total`: four standard errors above its mean."""
+    weight = percent / 100
+    spread = math.sqrt(total * weight * (1 - weight))
+    return total * weight + SHARE_STANDARD_ERRORS * spread + 1
 
 
 def _late_requests(history: History, seen: list[Phase]) -> Iterator[str]:
@@ -280,10 +313,7 @@ def _shares(history: History, seen: list[Phase]) -> Iterator[str]:
             if not 0 < span.percent < FULL_PERCENT:
                 continue
             reached, total = _counts(history, phase.revision, span)
-            weight = span.percent / 100
-            limit = total * weight
-            limit += SHARE_STANDARD_ERRORS * (total * weight * (1 - weight)) ** 0.5 + 1
-            if reached > limit:
+            if reached > _largest_share(total, span.percent):
                 yield (
                     f"version {phase.applied.version} got {reached} of {total} requests "
                     f"at weight {span.percent} %"

@@ -181,6 +181,26 @@ def test_an_error_of_the_gateway_for_a_dead_candidate_is_the_candidates(run: Run
     assert judge(run.history()).ok
 
 
+def test_a_candidate_that_was_dead_excuses_no_outage_of_the_gateway(run: Run) -> None:
+    for ready, after_s in ((0, 0.6), (1, 0.9)):
+        dead = status(2, {2: (95, 95), 3: (5, 5)}, candidate=candidate(3, 5, ready=ready))
+        run.records.append(StatusSeen(THIRD_WEIGHT + after_s, 3, dead))
+    run.answer(THIRD_WEIGHT + 4.5, GATEWAY, "502")
+
+    assert only_failure(run).startswith("1 requests failed with 502 from gateway")
+
+
+def test_a_dead_candidate_excuses_no_more_errors_than_its_share(run: Run) -> None:
+    dead = status(2, {2: (95, 95), 3: (5, 5)}, candidate=candidate(3, 5, ready=0))
+    run.records.append(StatusSeen(THIRD_WEIGHT + 0.6, 3, dead))
+    for number in range(80):
+        run.answer(THIRD_WEIGHT + 1 + number / 25, GATEWAY, "502")
+
+    assert only_failure(run) == (
+        "80 requests failed at the gateway while version 3 had 5 %: more than its share"
+    )
+
+
 def test_a_dead_candidate_excuses_no_error_of_the_gateway_once_its_weight_is_0(run: Run) -> None:
     dead = status(2, {2: (95, 95), 3: (5, 5)}, candidate=candidate(3, 5, ready=0))
     run.records.append(StatusSeen(THIRD_WEIGHT + 2.5, 3, dead))
