@@ -112,7 +112,7 @@ def cells(row: Row) -> Sequence[str]:
     if row.outcome is not row.expected:
         outcome += f" (expected {row.expected})"
     return (
-        f"{row.version}: {row.title}",
+        "\n".join(filter(None, (f"{row.version}: {row.title}", row.revision))),
         "\n".join(f"{percent} %: {seconds:.0f} s" for percent, seconds in row.weights) or "-",
         f"{row.requests}",
         f"{row.errors}",

@@ -43,6 +43,14 @@ def test_s32_held_time_does_not_count() -> None:
     w.run_until(lambda w: w.weight("two") == 100)
 
 
+def test_s14_few_requests_make_one_hold_and_not_one_for_each_of_them() -> None:
+    w = at_weight(world(), "two", 5)
+    w.rate = 1.0  # one request for the candidate in twenty seconds
+    w.run_until(lambda w: w.weight("two") == 25, within_s=1_200)
+    assert w.names().count("HoldBegan") == 1
+    assert w.names().count("HoldEnded") == 1
+
+
 def test_s14_drift_of_the_route_does_not_begin_the_hold_anew() -> None:
     w = at_weight(world(), "two", 25)
     patience = replace(ANALYSIS, on_insufficient=OnInsufficient(hold=Duration("120s")))

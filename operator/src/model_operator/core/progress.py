@@ -40,7 +40,7 @@ from model_operator.core.steps import (
     run_clock,
     stop_clock,
 )
-from model_operator.core.verdict import Outcome, Verdict
+from model_operator.core.verdict import Outcome
 from model_operator.core.view import ALL, Change, View
 
 LEAVING = "waiting until the revision before has left the route"
@@ -202,16 +202,12 @@ def _held(view: View, candidate: CandidateStatus) -> Change | None:
     return view.with_candidate(held, rollout, began)
 
 
-def _is_evidence(verdict: Verdict | None) -> bool:
-    return verdict is not None and (verdict.outcome is Outcome.PASS or verdict.collecting)
-
-
 def _weakened(view: View, candidate: CandidateStatus) -> Change | None:
     """Pods that its weight needs are gone: the weight stays, and its time does not count."""
     if candidate.percent == 0 or is_paused(view.spec, candidate):
         return None
     if view.status.rollout.state == "Held":
-        return None  # only evidence ends a hold
+        return None  # only a pass ends a hold
     need = view.needed(candidate.percent)
     if view.observed.ready(candidate.revision) >= need:
         return None
@@ -229,8 +225,9 @@ def _running(view: View, candidate: CandidateStatus) -> Change | None:
     )
     if passed and over:
         return None
-    if view.status.rollout.state == "Held" and candidate.percent > 0 and not _is_evidence(verdict):
-        # what began a hold may be gone, and nothing may be known yet: only evidence ends it
+    if view.status.rollout.state == "Held" and not passed:
+        # What began a hold may be gone, and nothing may be known yet. A single request does not end
+        # it either, or it would come and go with each of them where they are few.
         return view.with_candidate(stop_clock(candidate, view.now), view.status.rollout)
     resumed = view.status.rollout.state == "Held"
     transitions = (HoldEnded(candidate.revision),) if resumed else ()
