@@ -80,8 +80,20 @@ def install_operator(*, disable_rollback: bool = False) -> None:
     kubectl("-n", OPERATOR, "rollout", "status", f"deployment/{OPERATOR}", "--timeout=120s")
 
 
+def environment() -> dict[str, str]:
+    """What a shell needs to reach the cluster as the demo does."""
+    found = {"KUBECONFIG": os.environ.get("KUBECONFIG", "~/.kube/config")}
+    if shutil.which("kubectl") is None:
+        found["PATH"] = f"{_tools()}:$PATH"
+    return found
+
+
+def _tools() -> Path:
+    return Path(os.environ.get("MODEL_OPERATOR_TOOLS") or cache_dir() / "bin")
+
+
 def _run(name: str, *arguments: str) -> str:
-    tools = Path(os.environ.get("MODEL_OPERATOR_TOOLS") or cache_dir() / "bin")
+    tools = _tools()
     # The project's own tools fit the cluster's version; those of the machine may be old.
     program = shutil.which(name, path=tools) or shutil.which(name)
     if program is None:

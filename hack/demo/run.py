@@ -9,7 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from hack.demo import manifests, storm
-from hack.demo.cluster import LoadGenerator, connect, install_operator, kubectl
+from hack.demo.cache import cache_dir
+from hack.demo.cluster import LoadGenerator, connect, environment, install_operator, kubectl
 from hack.demo.follow import dwell, follow
 from hack.demo.history import Applied, History, Journal, Outcome, read_history
 from hack.demo.judge import LATENCY, judge, outcome
@@ -188,14 +189,16 @@ def look_around(options: Options, console: Console) -> None:
     namespace = options.namespace
     infer = f"http://127.0.0.1:8080/v2/models/{manifests.MODEL_DEPLOYMENT}"
     for text in (
-        "look around:",
+        "look around, in a shell with",
+        *(f"  export {name}={value}" for name, value in environment().items()),
         f"  kubectl -n {namespace} get mdep,mrev,httproute,pods",
         f"  kubectl -n {namespace} describe mdep {manifests.MODEL_DEPLOYMENT}",
         "  kubectl -n gateway port-forward service/gateway 8080:80 &",
         f"  curl -H 'Host: {options.hostname}' {infer}",
         "  kubectl -n monitoring port-forward service/prometheus 9090 &",
         f"remove the demo:    kubectl delete namespace {namespace}",
-        "remove everything:  make cluster-down",
+        "remove the cluster: make cluster-down",
+        f"and what was built:  rm -r {cache_dir()}",
     ):
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 

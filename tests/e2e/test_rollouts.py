@@ -26,8 +26,10 @@ Stage = Callable[..., Scene]
 
 def test_s01_s02_s33_a_good_model_takes_over_without_a_lost_request(stage: Stage) -> None:
     s = stage().serving(1)
-    pods = ready_pods(s)
-    s.apply(2)
+    digest = s.apply(2).digest
+    s.wait_for_weight(digest, 50)
+    s.wait("all its pods", lambda h: ready_candidates(h) == 2, 30)
+    pods = pods_of(s, digest)
     s.wait_for_promotion()
     s.rest()
     history = s.stop()
@@ -37,8 +39,11 @@ def test_s01_s02_s33_a_good_model_takes_over_without_a_lost_request(stage: Stage
     assert revision is not None
     assert weights_of(history, revision) == [5, 25, 50, 100]
     assert failed(history) == 0
-    assert all(pod["restarts"] == 0 for pod in ready_pods(s)), "promotion touches no pod"
-    assert pods, "there were pods to compare with"
+    assert len(pods) == 2
+    assert pods_of(s, digest) == pods, "promotion touches no pod"
+    formers = [seen.status.former for seen in history.statuses if seen.status.former is not None]
+    assert formers, "there was a bake"
+    assert all(former.ready_replicas == 2 for former in formers), "the old one stays for it"
 
 
 def test_s03_clients_see_exactly_the_weights_that_are_configured(stage: Stage) -> None:
@@ -230,16 +235,17 @@ def wait_for_event(s: Scene, reason: str, timeout_s: float = 10) -> None:
         time.sleep(0.5)
 
 
-def ready_pods(s: Scene) -> list[dict[str, Any]]:
-    listed = json.loads(
-        kubectl("-n", s.namespace, "get", "pods", "-l", f"modeldeployment.dev/name={NAME}",
-                "-o", "json")
-    )  # fmt: skip
-    return [
-        {
-            "name": pod["metadata"]["name"],
-            "restarts": sum(c["restartCount"] for c in pod["status"]["containerStatuses"]),
-        }
+def ready_candidates(history: History) -> int:
+    candidate = history.status.candidate
+    return candidate.ready_replicas if candidate is not None else 0
+
+
+def pods_of(s: Scene, digest: str) -> dict[str, int]:
+    """Restarts by uid of a model's pods."""
+    revision = s.history.revision_of(digest)
+    selector = f"modeldeployment.dev/name={NAME},modeldeployment.dev/revision={revision}"
+    listed = json.loads(kubectl("-n", s.namespace, "get", "pods", "-l", selector, "-o", "json"))
+    return {
+        pod["metadata"]["uid"]: sum(c["restartCount"] for c in pod["status"]["containerStatuses"])
         for pod in listed["items"]
-        if "containerStatuses" in pod["status"]
-    ]
+    }
