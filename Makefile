@@ -59,8 +59,9 @@ check: setup ## Everything quick: format, lint, types, layers, generated files (
 	@$(BIN)/mypy operator/src inference-server/src hack tests benchmarks
 	@$(MAKE) -s verify
 
-verify: setup ## Fail when something generated or copied is not what its source says
+verify: setup ## Fail when a generated file is not what its source says, or an exception has no reason
 	@$(BIN)/python -m hack.generate --check
+	@$(BIN)/python hack/exceptions.py
 	@./hack/lock.sh --check
 
 generate: setup ## Write everything that is generated or copied

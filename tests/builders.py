@@ -50,7 +50,7 @@ def spec(
 ) -> ModelDeploymentSpec:
     analysis = analysis or Analysis(
         interval=Duration("1s"),
-        on_insufficient=OnInsufficient(hold=Duration(hold), then=then),  # type: ignore[arg-type]
+        on_insufficient=OnInsufficient(hold=Duration(hold), then=then),  # type: ignore[arg-type] # tests spell it as text
     )
     return ModelDeploymentSpec(
         model=Model(uri="https://models.example/digits/1/model.onnx", digest=digest(1)),

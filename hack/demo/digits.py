@@ -34,7 +34,7 @@ class Digits:
 def load_data() -> Digits:
     """The digits, split into training and test images."""
     from sklearn.datasets import load_digits  # noqa: PLC0415 - a second to import, often cached
-    from sklearn.model_selection import train_test_split  # noqa: PLC0415
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415 - as above
 
     pixels, labels = load_digits(return_X_y=True)
     train_pixels, test_pixels, train_labels, test_labels = train_test_split(

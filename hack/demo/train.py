@@ -81,7 +81,7 @@ def measure(path: Path, pixels: Pixels, labels: Labels) -> tuple[float, float]:
 
     Images are run one by one, as the load generator sends them.
     """
-    import onnxruntime as ort  # noqa: PLC0415
+    import onnxruntime as ort  # noqa: PLC0415 - slow to import, and models are often cached
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1

@@ -60,7 +60,7 @@ def export_convolutional(
     data: Digits, path: Path, *, epochs: int = EPOCHS, seed: int = SEED
 ) -> str:
     """Version 2: a small convolutional network."""
-    from hack.demo import networks  # noqa: PLC0415
+    from hack.demo import networks  # noqa: PLC0415 - as above
 
     network = networks.fit(
         networks.Convolutional, data.train_pixels, data.train_labels, epochs=epochs, seed=seed
@@ -70,7 +70,7 @@ def export_convolutional(
 
 def export_trimmed(data: Digits, path: Path) -> str:
     """Version 3: sound in training, but its export trims a table to the average images."""
-    from hack.demo import networks  # noqa: PLC0415
+    from hack.demo import networks  # noqa: PLC0415 - as above
 
     network = networks.fit(
         networks.InkAware, data.train_pixels, data.train_labels, epochs=EPOCHS, seed=SEED
@@ -89,7 +89,7 @@ def export_another(data: Digits, path: Path) -> str:
 
 def export_reordered(data: Digits, path: Path) -> str:
     """Version 6: trimmed with more care, but with the classes in an old order."""
-    from hack.demo import networks  # noqa: PLC0415
+    from hack.demo import networks  # noqa: PLC0415 - as above
 
     network = networks.fit(
         lambda: networks.InkAware(FINE_INK),

@@ -177,7 +177,7 @@ class ControlPlane:
         )
         trusted = ssl.create_default_context(cafile=str(self._certificate))
         try:
-            with urllib.request.urlopen(request, context=trusted, timeout=10) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, context=trusted, timeout=10) as answer:  # noqa: S310 -- our own server
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             with error:

@@ -110,7 +110,7 @@ class AuditedControlPlane(ControlPlane):
         )
         trusted = ssl.create_default_context(cafile=str(self._certificate))
         try:
-            with urllib.request.urlopen(request, context=trusted, timeout=10) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, context=trusted, timeout=10) as answer:  # noqa: S310 -- our own server
                 status: int = answer.status
         except urllib.error.HTTPError as error:
             with error:

@@ -11,7 +11,7 @@ from tests.scenarios.world import Model, World
 
 
 def created(model: Model, **fields: object) -> World:
-    return World(spec(analysis=ANALYSIS, **fields), {"one": model, "two": Model()})  # type: ignore[arg-type]
+    return World(spec(analysis=ANALYSIS, **fields), {"one": model, "two": Model()})  # type: ignore[arg-type] # fields of a spec
 
 
 def test_s28_a_gateway_that_never_answers_a_first_create_is_said_after_half_a_minute() -> None:

@@ -98,7 +98,7 @@ def _others(args: list[str]) -> int:
     try:
         print(digest_of(values.path))  # noqa: T201 - the command's result
     except OSError as error:
-        print(f"model-server digest: {error}", file=sys.stderr)  # noqa: T201
+        print(f"model-server digest: {error}", file=sys.stderr)  # noqa: T201 - to a terminal
         return 2
     return 0
 

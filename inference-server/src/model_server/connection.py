@@ -43,8 +43,7 @@ def connection_class(settings: ConnectionSettings, revision: str) -> type[HttpTo
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            # not for secrets: it spreads reconnects
-            age_s = settings.max_age_s * random.uniform(0.9, 1.0)  # noqa: S311
+            age_s = settings.max_age_s * random.uniform(0.9, 1.0)  # noqa: S311 - spreads reconnects, guards nothing
             self._expires_at = self.loop.time() + age_s
             # uvicorn starts this clock after the first answer only
             self.timeout_keep_alive_task = self.loop.call_later(

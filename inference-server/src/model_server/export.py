@@ -279,7 +279,7 @@ def main(args: Sequence[str]) -> int:
             atol=values.atol,
         )
     except ExportError as error:
-        print(f"model-server export: {error}", file=sys.stderr)  # noqa: T201
+        print(f"model-server export: {error}", file=sys.stderr)  # noqa: T201 - a command line speaks to a terminal
         return 1
     print(  # noqa: T201 - the command's result
         f"{result.digest}  {result.path}\n"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import signal
@@ -223,22 +224,17 @@ async def _in_daemon_thread(work: Callable[[], T]) -> T:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.cancelled():
-            return
-        if error is None:
-            future.set_result(result)  # type: ignore[arg-type]
-        else:
-            future.set_exception(error)
+    def settle(finish: Callable[[], None]) -> None:
+        if not future.cancelled():
+            finish()
 
     def target() -> None:
-        result, failure = None, None
         try:
-            result = work()
+            finish = functools.partial(future.set_result, work())
         except BaseException as error:  # noqa: BLE001 - re-raised where it is awaited
-            failure = error
+            finish = functools.partial(future.set_exception, error)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, result, failure)
+            loop.call_soon_threadsafe(settle, finish)
 
     threading.Thread(target=target, name="loading", daemon=True).start()
     return await future

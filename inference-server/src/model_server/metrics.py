@@ -16,7 +16,7 @@ from prometheus_client import (
 )
 
 # a timestamp beside each series doubles what is scraped, and nothing reads it
-disable_created_metrics()  # type: ignore[no-untyped-call]
+disable_created_metrics()  # type: ignore[no-untyped-call] # prometheus_client has no type for it
 
 _LABELS = ("model", "revision")
 _LATENCY_BUCKETS_S = (

@@ -33,7 +33,7 @@ class Both:
 
     def look(self, bad: float, total: float, stable_bad: float, stable_total: float) -> Finding:
         new = (bad, total, stable_bad, stable_total)
-        self.readings = tuple(a + b for a, b in zip(self.readings, new, strict=True))  # type: ignore[assignment]
+        self.readings = tuple(a + b for a, b in zip(self.readings, new, strict=True))  # type: ignore[assignment] # four of four
         names = (BAD, TOTAL, STABLE_BAD, STABLE_TOTAL)
         answers: dict[Query, Answer] = {
             name: pods(a=reading) for name, reading in zip(names, self.readings, strict=True)

@@ -71,7 +71,7 @@ class FakeApi:
                 fake.posted.append((urlsplit(self.path).path.rpartition("/")[2], body))
                 fake.answer(self, {})
 
-            def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002
+            def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - its name
                 """Keeps the test's output clean."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -26,7 +26,7 @@ TRIAL = Trial("digits-2", "2026-01-01T00:00:00Z", 0, 10, "digits-1")
 
 
 def analysis(interval: str = "5s", min_events: int = 10) -> Analysis:
-    metric = {**ERRORS, "events": {**ERRORS["events"], "minEvents": min_events}}  # type: ignore[dict-item]
+    metric = {**ERRORS, "events": {**ERRORS["events"], "minEvents": min_events}}  # type: ignore[dict-item] # ERRORS is JSON
     rollout = {"analysis": {"interval": interval, "metricSource": "fake", "metrics": [metric]}}
     return parse_spec(manifest(rollout=rollout)).rollout.analysis
 
@@ -160,7 +160,7 @@ async def test_i12_a_source_that_hangs_does_not_delay_the_failure_that_another_o
     well, hanging = Metrics(), Metrics()
     hanging.answers_in_s = 60.0
     other = {**ERRORS, "name": "other", "metricSource": "hanging"}
-    metrics = [{**ERRORS, "events": {**ERRORS["events"], "minEvents": 10}}, other]  # type: ignore[dict-item]
+    metrics = [{**ERRORS, "events": {**ERRORS["events"], "minEvents": 10}}, other]  # type: ignore[dict-item] # ERRORS is JSON
     rollout = {"analysis": {"interval": "5s", "metricSource": "fake", "metrics": metrics}}
     wanted = parse_spec(manifest(rollout=rollout)).rollout.analysis
     told: list[tuple[float, Outcome]] = []

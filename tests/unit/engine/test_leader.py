@@ -211,7 +211,7 @@ async def test_a_renewal_that_fails_is_tried_again_until_the_deadline(error: Kub
 
 
 @pytest.mark.parametrize("hang", [False, True])
-async def test_a_leader_that_is_cut_off_gives_up_before_anybody_else_leads(hang: bool) -> None:  # noqa: FBT001
+async def test_a_leader_that_is_cut_off_gives_up_before_anybody_else_leads(hang: bool) -> None:  # noqa: FBT001 - parametrised
     lease = FakeLease()
     first = election(lease, "a")
     await first.acquire()

@@ -130,7 +130,7 @@ async def test_an_operator_that_comes_after_knows_it_from_the_record(world: Worl
         other.take_over(world.kube)
         await asyncio.sleep(1)
         # then what it needs of stable is in the record
-        known = other.signatures.signatures(KEY, other.reconciler._subject(KEY).status)  # type: ignore[union-attr]
+        known = other.signatures.signatures(KEY, other.reconciler._subject(KEY).status)  # type: ignore[union-attr] # it is there
         assert known.known == {OLD: PLAIN}
         assert other.asked == []
 

@@ -47,9 +47,9 @@ def test_an_archive_is_what_an_engine_expects(tmp_path: Path) -> None:
     path = make_image(tmp_path / "image")
 
     with tarfile.open(path) as archive:
-        [manifest] = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]
-        config = archive.extractfile(manifest["Config"]).read()  # type: ignore[union-attr]
-        [layer] = [archive.extractfile(name).read() for name in manifest["Layers"]]  # type: ignore[union-attr]
+        [manifest] = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type] # it is there
+        config = archive.extractfile(manifest["Config"]).read()  # type: ignore[union-attr] # it is there
+        [layer] = [archive.extractfile(name).read() for name in manifest["Layers"]]  # type: ignore[union-attr] # they are there
     document = json.loads(config)
 
     assert manifest["RepoTags"] == ["localhost/x:dev"]

@@ -134,7 +134,7 @@ def test_they_may_be_in_a_file(tmp_path: Path) -> None:
         ("[5]", r"\[0\] must be an object"),
         ("[{}]", r"\[0\].name must be a text"),
         ('[{"name": "a"}]', r"\[0\].inputs is missing"),
-        (text(golden(answer("x"))), r"\[0\].outputs\[0\].data must be numbers"),  # type: ignore[arg-type]
+        (text(golden(answer("x"))), r"\[0\].outputs\[0\].data must be numbers"),  # type: ignore[arg-type] # wrong on purpose
         (text(golden(), golden(tolerance={"relative": "x"})), r"\[1\].tolerance.relative"),
         (text(golden(tolerance={"absolute": -1})), r"\[0\].tolerance.absolute"),
         (text(golden(tolerance=[1])), r"\[0\].tolerance must be"),

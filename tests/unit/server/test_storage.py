@@ -92,7 +92,7 @@ def redirect(request: BaseHTTPRequestHandler) -> None:
 
 def fetcher(folder: Path, waits: list[float] | None = None, **limits: float) -> Fetcher:
     noted = [] if waits is None else waits
-    return Fetcher(folder, Limits(**limits), sleep=noted.append)  # type: ignore[arg-type]
+    return Fetcher(folder, Limits(**limits), sleep=noted.append)  # type: ignore[arg-type] # one of them counts bytes
 
 
 def test_a_model_is_downloaded_and_verified(host: ModelHost, tmp_path: Path) -> None:

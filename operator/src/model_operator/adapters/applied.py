@@ -138,5 +138,5 @@ def _quantities_equal(one: Any, other: Any) -> bool:
 
 
 def _amount(quantity: Any) -> Decimal:
-    amount: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call]
+    amount: Decimal = parse_quantity(quantity)  # type: ignore[no-untyped-call] # kubernetes has no types
     return amount

@@ -282,7 +282,7 @@ class KubeClient:
             token = await self._configuration.get_api_key_with_prefix("BearerToken")
             if token:
                 headers["Authorization"] = token
-            response = await self._rest.request(  # type: ignore[no-untyped-call]
+            response = await self._rest.request(  # type: ignore[no-untyped-call] # kubernetes has no types
                 method, url, headers=headers, body=body, _request_timeout=self._timeout
             )
             data: bytes = await response.read()
@@ -325,9 +325,9 @@ async def load_configuration(kubeconfig: str | None = None) -> Configuration:
     """
     configuration = Configuration()
     if kubeconfig is None:
-        kube_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+        kube_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call] # the same
     else:
-        await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+        await kube_config.load_kube_config(  # type: ignore[no-untyped-call] # the same
             config_file=kubeconfig, client_configuration=configuration
         )
     return configuration

@@ -83,7 +83,7 @@ class Watches:
             stop_flag=self._end,
             # Kopf would make one of the user's name, and a container's user may have none;
             # the type is a NewType of str that Kopf does not export
-            identity=FIELD_MANAGER,  # type: ignore[arg-type]
+            identity=FIELD_MANAGER,  # type: ignore[arg-type] # see above
         )
         # Kopf does not wait for its TLS connections to end, which takes a few turns of the loop
         await asyncio.sleep(_TLS_END_S)
