@@ -7,11 +7,13 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from model_operator.settings import LeaseSettings
 from tests.apiserver.control_plane import ControlPlane
 from tests.apiserver.fault_proxy import LOST, Fault
 from tests.apiserver.lanes import Failing, Lane, Rollout, lanes_behind
@@ -19,6 +21,8 @@ from tests.apiserver.lanes import Failing, Lane, Rollout, lanes_behind
 logger = logging.getLogger(__name__)
 
 _LANES: Final = 8
+_LED_LANES: Final = 3
+_LEASE: Final = LeaseSettings(duration_s=4, renew_s=3.0, retry_s=0.2)
 _SPACING: Final = 20
 """In the ordinary suite one rollout has a fault at every so many calls: far enough for the one to
 be over before the next, and a third of the time that one rollout for each call takes."""
@@ -40,6 +44,21 @@ async def lanes(controllers: ControlPlane, tmp_path: Path) -> AsyncIterator[list
         controllers.kubectl("create", "namespace", name)
     async with lanes_behind(controllers, names, tmp_path) as (serving, _):
         yield serving
+
+
+@pytest.fixture
+async def led_lanes(controllers: ControlPlane, tmp_path: Path) -> AsyncIterator[list[Lane]]:
+    """Given models that serve, each under an operator of its own that leads by a Lease."""
+    lanes: list[Lane] = []
+    async with AsyncExitStack() as stack:
+        for number in range(_LED_LANES):
+            name, folder = f"lane-{uuid.uuid4().hex[:8]}", tmp_path / str(number)
+            controllers.kubectl("create", "namespace", name)
+            folder.mkdir()
+            behind = lanes_behind(controllers, [name], folder, lease=_LEASE)
+            (lane,), _ = await stack.enter_async_context(behind)
+            lanes.append(lane)
+        yield lanes
 
 
 async def sweep(lanes: list[Lane], failing: Iterable[Failing]) -> None:
@@ -85,7 +104,7 @@ def _lowering_calls(rollout: Rollout) -> int:
     assert begun is not None
     assert failing is not None
     for number, call in enumerate(rollout.calls[begun:], start=begun + 1):
-        carried_out = not failing.includes(number) or failing.fault in LOST
+        carried_out = not rollout.fails(number) or failing.fault in LOST
         if (call.method, call.kind) == ("PATCH", "httproutes") and carried_out:
             return number - begun
     raise AssertionError(f"no write of the route in {rollout}")
@@ -101,6 +120,48 @@ async def test_s40_the_end_is_the_same_whichever_call_fails(lanes: list[Lane]) -
 async def test_s40_the_end_is_the_same_however_a_call_fails(lanes: list[Lane]) -> None:
     firsts = (3, 10, 17)
     await sweep(lanes, [Failing(fault, n, _SPACING) for n in firsts for fault in SAMPLED])
+
+
+@pytest.mark.parametrize(
+    "takeovers",
+    [
+        pytest.param(
+            [
+                (Failing(EVERY_CALL[number % 2], first, _SPACING, takeover=True), number % 4 < 2)
+                for number, first in enumerate(range(1, _SPACING, 3))
+            ],
+            id="some",
+            marks=pytest.mark.timeout(300),
+        ),
+        pytest.param(
+            [
+                (Failing(fault, first, _SPACING, takeover=True), good)
+                for fault in Fault
+                for first in range(1, _SPACING + 1)
+                for good in (True, False)
+            ],
+            id="all",
+            marks=[pytest.mark.full, pytest.mark.timeout(1800)],
+        ),
+    ],
+)
+async def test_s39_s40_the_end_is_the_same_whichever_call_of_a_takeover_fails(
+    led_lanes: list[Lane], takeovers: list[tuple[Failing, bool]]
+) -> None:
+    """Also those for the Lease, the first lists, and those that make the last leader's too late."""
+    waiting = iter(takeovers)
+    failed: Counter[str] = Counter()
+
+    async def work(lane: Lane) -> None:
+        for failing, good in waiting:
+            rollout = await lane.play(good=good, failing=failing)
+            failed.update(call.kind for call in rollout.failed.values())
+
+    async with asyncio.TaskGroup() as group:
+        for lane in led_lanes:
+            group.create_task(work(lane))
+    assert failed.total() >= len(takeovers)
+    assert failed["leases"]
 
 
 @pytest.mark.full

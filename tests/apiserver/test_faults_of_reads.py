@@ -13,6 +13,7 @@ import pytest
 
 from model_operator.adapters.kube import POD
 from model_operator.api.labels import MANAGED_BY, NAME
+from model_operator.settings import LeaseSettings
 from tests.apiserver.control_plane import ControlPlane
 from tests.apiserver.engine_world import condition
 from tests.apiserver.fault_proxy import Call, FaultProxy, Watching
@@ -29,7 +30,8 @@ async def two_lanes(
     names = [f"lane-{uuid.uuid4().hex[:8]}" for _ in range(2)]
     for name in names:
         plane.kubectl("create", "namespace", name)
-    async with lanes_behind(plane, names, folder, lease=lease, **engine) as ((one, other), proxy):
+    leading = LeaseSettings(enabled=lease)
+    async with lanes_behind(plane, names, folder, lease=leading, **engine) as ((one, other), proxy):
         yield one, other, proxy
 
 
