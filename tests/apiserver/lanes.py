@@ -7,6 +7,7 @@ hits the k-th call that the operator makes for that namespace since the rollout 
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import time
@@ -66,13 +67,16 @@ class Failing:
     Attributes:
         first: Number of the first that does, from 1.
         spacing: So many calls after it the next does: far enough for the one to be over.
-        takeover: Whether the lease is taken away in mid-canary, and calls count from then on.
+        takeover: Whether the lease is taken away in mid-canary: the first call is then the one by
+            which the leader finds that out.
+        kind: What the calls are about that count, in the plural; empty for all.
     """
 
     fault: Fault
     first: int
     spacing: int = 1_000_000
     takeover: bool = False
+    kind: str = ""
 
     def includes(self, number: int) -> bool:
         return number >= self.first and (number - self.first) % self.spacing == 0
@@ -86,7 +90,8 @@ class Rollout:
         good: Whether the new model answers well.
         calls: The operator's calls for the lane's namespace.
         decided_at: How many calls there were when the rollback was decided first.
-        lost_at: How many there were when the lease was taken away.
+        taken: Whether the lease was taken away.
+        lost_at: How many calls there were before the leader found that out.
     """
 
     good: bool
@@ -95,6 +100,7 @@ class Rollout:
     new: str = ""
     calls: list[Call] = field(default_factory=list)
     decided_at: int | None = None
+    taken: bool = False
     lost_at: int | None = None
     last_call: float = field(default_factory=time.monotonic)
 
@@ -108,7 +114,13 @@ class Rollout:
         if self.failing is None:
             return False
         begun = self.lost_at if self.failing.takeover else 0
-        return begun is not None and self.failing.includes(number - begun)
+        if begun is None or number <= begun or not self._counts(number):
+            return False
+        return self.failing.includes(sum(map(self._counts, range(begun + 1, number + 1))))
+
+    def _counts(self, number: int) -> bool:
+        kind = self.failing.kind if self.failing is not None else ""
+        return kind in {"", self.calls[number - 1].kind}
 
     def __str__(self) -> str:
         kind = "promotion" if self.good else "rollback"
@@ -174,6 +186,9 @@ class Lane:
     def fault(self, call: Call) -> Fault | None:
         """What becomes of a call of the operator's own client."""
         rollout = self.rollout
+        found_out = rollout.taken and (call.method, call.kind) == ("GET", LEASE.plural)
+        if found_out and rollout.lost_at is None:
+            rollout.lost_at = len(rollout.calls)
         rollout.calls.append(call)
         if call.kind != LEASE.plural:  # it is renewed for ever
             rollout.last_call = time.monotonic()
@@ -232,9 +247,9 @@ class Lane:
             lease = await self.world.kube._call("GET", path)
             lease["spec"]["holderIdentity"] = "somebody else"
             del lease["spec"]["leaseDurationSeconds"]
-            self.rollout.lost_at = len(self.rollout.calls)
             with suppress(ConflictError):
                 await self.world.kube._call("PUT", path, body=lease)
+                self.rollout.taken = True
                 return
 
     async def _until(self, what: str, condition: Callable[[], bool]) -> None:
@@ -374,6 +389,8 @@ async def _kept_running(configured: Settings) -> AsyncIterator[None]:
     finally:
         stop.set()
         await keeping
+        # NB: what it left undone is told here, not in the middle of whatever runs next
+        gc.collect()
 
 
 @asynccontextmanager

@@ -127,8 +127,13 @@ async def test_s40_the_end_is_the_same_however_a_call_fails(lanes: list[Lane]) -
     [
         pytest.param(
             [
-                (Failing(EVERY_CALL[number % 2], first, _SPACING, takeover=True), number % 4 < 2)
-                for number, first in enumerate(range(1, _SPACING, 3))
+                (Failing(fault, first, takeover=True, kind="leases"), first % 2 == 0)
+                for first in range(1, 4)
+                for fault in EVERY_CALL
+            ]
+            + [
+                (Failing(EVERY_CALL[first % 2], first, _SPACING, takeover=True), first % 4 < 2)
+                for first in (7, 10, 13, 16)
             ],
             id="some",
             marks=pytest.mark.timeout(300),
