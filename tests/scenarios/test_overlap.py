@@ -184,6 +184,17 @@ def test_s24_edited_steps_never_raise_the_weight_without_a_verdict(
     assert rises[0] - before >= 4, "each weight is held for its time"
 
 
+def test_s24_evidence_of_another_weight_at_the_same_step_does_not_count() -> None:
+    w = world(weight(25), pause(), weight(50)).release("two")
+    w.run_until(lambda w: w.state() == "Paused")
+    w.rate = 0.0
+    w.spec = replace(w.spec, rollout=replace(w.spec.rollout, steps=(weight(10, "2s"), weight(40))))
+    w.run(60)
+    assert w.weights_seen("two") == [0, 25, 10]
+    w.rate = 100.0
+    w.run_until(lambda w: w.weight("two") == 100)
+
+
 def test_s24_when_all_weights_are_above_the_present_one_it_begins_again() -> None:
     w = at_weight(world(), "two", 25).run(3)
     w.spec = replace(w.spec, rollout=replace(w.spec.rollout, steps=(weight(60),)))

@@ -1,6 +1,6 @@
 """Rows of the scenario list that are about the decision, in virtual time.
 
-S05, S14-S17 and S19 are about what the analysis says; they are in test_evidence.py.
+S05, S14, S15, S17 and S19 are about what the analysis says; they are in test_evidence.py.
 """
 
 from __future__ import annotations

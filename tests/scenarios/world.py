@@ -264,7 +264,9 @@ class World:
         if not queries:
             return
         answers = {query: self._answer(query) for query in queries}
-        self.tests, verdict = assess(plan, self.tests, answers, step=present.level, now=self.now)
+        self.tests, verdict = assess(
+            plan, self.tests, answers, step=present.weight_id, now=self.now
+        )
         self.judged = seen.Judgement(present, verdict)
 
     def _observe(self) -> seen.Observed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -138,6 +139,18 @@ async def test_a_pod_that_hangs_keeps_nobody_waiting_for_long(fleet: Fleet) -> N
     answer = await fleet.ask("sum by (pod) (requests_total)", timeout_s=0.4)
     assert time.monotonic() - began < 30  # and not for the minute that the pod hangs
     assert [series.label("pod") for series in answer.series] == ["a"]
+
+
+async def test_nothing_of_a_source_runs_on_once_it_is_closed(fleet: Fleet) -> None:
+    (await fleet.pod("a")).hang = True
+    asking = asyncio.create_task(fleet.ask("sum(requests_total)"))
+    await asyncio.sleep(0.05)
+    asking.cancel()  # the query is given up, its scrape goes on for others
+    before = asyncio.all_tasks()
+    await fleet.source.close()
+    scrapes = [task for task in before if "_scrape_all" in repr(task)]
+    assert scrapes, "there was one to end"
+    assert all(task.done() for task in scrapes)
 
 
 async def test_when_no_pod_answers_the_source_has_failed(fleet: Fleet) -> None:

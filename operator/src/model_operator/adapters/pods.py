@@ -95,7 +95,11 @@ class PodsSource:
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
-        """Close the connections."""
+        """End the scrapes, which outlive the queries that began them, and close the connections."""
+        rounds = [known.round for known in self._revisions.values() if known.round is not None]
+        for scrape in rounds:
+            scrape.cancel()
+        await asyncio.gather(*rounds, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
 

@@ -114,7 +114,7 @@ def assess(
         answers: An answer to each query that was due; a query without one counts as
             ``MetricsUnavailable``. With no answers at all the verdict is the one before, as far as
             it is about this step; where no metric can be asked as it is written, that is the look.
-        step: Index of the rollout's step, any other number for the bake. When it changes, the
+        step: A number for the step and its weight, another one for the bake. When it changes, the
             evidence that a pass needs is collected anew; running tests go on.
         now: Seconds since the epoch.
 

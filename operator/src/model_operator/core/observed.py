@@ -109,7 +109,16 @@ class Trial:
     percent: int
     stable: str | None
 
+    @property
+    def weight_id(self) -> int:
+        """A number of its own for each step and weight: evidence is gathered for both together.
 
+        The weight of a step can be edited while it is held.
+        """
+        return self.level * (_ALL + 1) + self.percent
+
+
+_ALL = 100
 BAKE_LEVEL = 1_000
 """Level of a `Trial` in its bake: after every step."""
 

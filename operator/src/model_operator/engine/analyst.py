@@ -162,7 +162,8 @@ class Analyst:
                 if session.plan is not plan:
                     return  # the answers are to questions of before
                 now = self.clock()
-                state, verdict = assess(plan, session.state, answers, step=trial.level, now=now)
+                step = trial.weight_id
+                state, verdict = assess(plan, session.state, answers, step=step, now=now)
                 if verdict.outcome is Outcome.FAIL:
                     break  # what other sources have to say cannot change that
         if verdict is not None:
