@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
-# Every check, then every test in one pytest run, so that its last line counts them all. The tests of
-# the cluster wait most of the time, so all others run beside them.
-# --full adds the tests that take real minutes or hours and keeps their result in docs/.
+# Every check, then every test. The tests of the cluster wait most of the time, so all others run
+# beside them. --full adds those that take real minutes or hours and keeps the result in docs/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-select="not full"
-[ "${1:-}" = --full ] && select=""
+full=no
+[ "${1:-}" = --full ] && full=yes
 mkdir -p build
 cluster() { .venv/bin/python -m hack.cluster "$@"; }
 # Not what the environment says: the tests drain nodes and delete namespaces.
@@ -22,9 +21,16 @@ cluster tools > /dev/null
 cluster up
 cluster images
 
+# In one pytest run each, so that its last line counts them all.
 code=0
-.venv/bin/python -m pytest -m "$select" -n 2 --dist loadscope --no-loadscope-reorder --durations=25 \
-    --junit-xml=build/tests.xml tests 2>&1 |
-    tee build/tests.log || code=$?
-if [ -z "$select" ]; then .venv/bin/python hack/keep_full_result.py build/tests.xml docs/test-full.md; fi
+run() { # name of the report, which tests
+    .venv/bin/python -m pytest -m "$2" -n 2 --dist loadscope --no-loadscope-reorder --durations=25 \
+        --junit-xml="build/$1.xml" tests 2>&1 |
+        tee "build/$1.log" || code=$?
+}
+run tests "not full"
+if [ "$full" = yes ]; then
+    run full full
+    .venv/bin/python hack/keep_full_result.py docs/test-full.md build/tests.xml build/full.xml
+fi
 exit $code

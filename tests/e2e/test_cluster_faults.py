@@ -299,6 +299,7 @@ def test_s28_a_route_that_no_gateway_accepts_stops_the_rollout(
     assert not_rolled_back(history)
 
 
+@pytest.mark.full  # in the ordinary suite the rollouts of test_zero_loss.py meet kills
 def test_the_operator_killed_in_mid_canary_costs_nothing(stage: Stage) -> None:
     s = serving(stage)
     in_canary(s)
