@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.apiserver.control_plane import ControlPlane
+from tests.apiserver.engine_world import World, operator, settings, world
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,3 +47,12 @@ def namespace(control_plane: ControlPlane) -> str:
     name = f"test-{uuid.uuid4().hex[:8]}"
     control_plane.kubectl("create", "namespace", name)
     return name
+
+
+@pytest.fixture
+async def played(controllers: ControlPlane, namespace: str) -> AsyncIterator[World]:
+    """A namespace with the operator and everything around it."""
+    async with world(controllers.kubeconfig, namespace) as around:
+        around.requests_per_s = 100.0
+        async with operator(settings(controllers.kubeconfig, namespace)):
+            yield around

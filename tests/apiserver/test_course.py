@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -13,10 +12,7 @@ from tests.apiserver.engine_world import (
     World,
     condition,
     digest,
-    operator,
     resource_versions,
-    settings,
-    world,
 )
 from tests.apiserver.releases import (
     LONG,
@@ -32,15 +28,6 @@ from tests.apiserver.releases import (
 )
 
 pytestmark = pytest.mark.timeout(90)
-
-
-@pytest.fixture
-async def played(controllers: ControlPlane, namespace: str) -> AsyncIterator[World]:
-    """A namespace with the operator and everything around it."""
-    async with world(controllers.kubeconfig, namespace) as around:
-        around.requests_per_s = 100.0
-        async with operator(settings(controllers.kubeconfig, namespace)):
-            yield around
 
 
 async def until_reason(played: World, reason: str) -> None:

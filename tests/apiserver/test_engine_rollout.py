@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from model_operator.adapters.kube import DEPLOYMENT, SERVICE
 from model_operator.core.httproute import read_weights
-from tests.apiserver.control_plane import ControlPlane
 from tests.apiserver.engine_world import (
     Behaviour,
     World,
     condition,
     digest,
     model_deployment,
-    operator,
-    settings,
-    world,
 )
 
 pytestmark = pytest.mark.timeout(90)
-
-
-@pytest.fixture
-async def played(controllers: ControlPlane, namespace: str) -> AsyncIterator[World]:
-    """A namespace with the operator and everything around it."""
-    async with world(controllers.kubeconfig, namespace) as around:
-        around.requests_per_s = 100.0
-        async with operator(settings(controllers.kubeconfig, namespace)):
-            yield around
 
 
 def new_model(seed: int) -> Callable[[dict[str, Any]], None]:

@@ -6,12 +6,10 @@ The order of all weights that the route ever had is compared as a whole, so noth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.apiserver.control_plane import ControlPlane
-from tests.apiserver.engine_world import Behaviour, World, digest, operator, settings, world
+from tests.apiserver.engine_world import Behaviour, World, digest
 from tests.apiserver.releases import (
     LONG,
     ONE,
@@ -27,15 +25,6 @@ from tests.apiserver.releases import (
 )
 
 pytestmark = pytest.mark.timeout(90)
-
-
-@pytest.fixture
-async def played(controllers: ControlPlane, namespace: str) -> AsyncIterator[World]:
-    """A namespace with the operator and everything around it."""
-    async with world(controllers.kubeconfig, namespace) as around:
-        around.requests_per_s = 100.0
-        async with operator(settings(controllers.kubeconfig, namespace)):
-            yield around
 
 
 async def baking(played: World, *seeds: int) -> None:

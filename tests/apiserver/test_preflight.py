@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from model_operator.adapters.kube import MODEL_REVISION
-from tests.apiserver.control_plane import ControlPlane
 from tests.apiserver.engine_world import (
     Behaviour,
     World,
     digest,
     model_deployment,
-    operator,
-    settings,
-    world,
 )
 from tests.apiserver.played_kubelet import PIXELS, SCORES
 
 pytestmark = pytest.mark.timeout(90)
 
 TWELVE_SCORES = {**SCORES, "shape": [-1, 12]}
-
-
-@pytest.fixture
-async def played(controllers: ControlPlane, namespace: str) -> AsyncIterator[World]:
-    """A namespace with the operator and everything around it."""
-    async with world(controllers.kubeconfig, namespace) as around:
-        around.requests_per_s = 100.0
-        async with operator(settings(controllers.kubeconfig, namespace)):
-            yield around
 
 
 def new_model(seed: int, **rollout: Any) -> Callable[[dict[str, Any]], None]:
