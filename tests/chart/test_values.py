@@ -225,15 +225,23 @@ def test_each_pod_takes_part_in_the_election_of_its_own_release(render: Render) 
 def test_its_pods_are_spread_over_nodes_and_zones_by_default(render: Render) -> None:
     template = only(render(), "Deployment")["spec"]["template"]
 
-    spread = template["spec"]["topologySpreadConstraints"]
-    assert [each["topologyKey"] for each in spread] == [
-        "kubernetes.io/hostname",
-        "topology.kubernetes.io/zone",
-    ]
-    for each in spread:
-        # NB: a cluster of one node must be able to run it
-        assert each["whenUnsatisfiable"] == "ScheduleAnyway"
-        assert _selects(each["labelSelector"], template["metadata"]["labels"])
+    (nodes,) = template["spec"]["topologySpreadConstraints"]
+    assert nodes["topologyKey"] == "kubernetes.io/hostname"
+    # NB: a cluster of one node must be able to run it
+    assert nodes["whenUnsatisfiable"] == "ScheduleAnyway"
+    anti_affinity = template["spec"]["affinity"]["podAntiAffinity"]
+    (zones,) = anti_affinity["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert zones["podAffinityTerm"]["topologyKey"] == "topology.kubernetes.io/zone"
+    for selector in (nodes["labelSelector"], zones["podAffinityTerm"]["labelSelector"]):
+        assert _selects(selector, template["metadata"]["labels"])
+
+
+def test_a_given_affinity_takes_the_place_of_the_default(render: Render) -> None:
+    given: dict[str, Any] = {
+        "nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}
+    }
+    pod = only(render({"affinity": given}), "Deployment")["spec"]["template"]["spec"]
+    assert pod["affinity"] == given
 
 
 def test_the_users_roles_can_be_left_out(render: Render) -> None:

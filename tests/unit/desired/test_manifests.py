@@ -31,6 +31,7 @@ from tests.builders import digest
 
 PARENT = desired.Parent("vision", "digits", "uid-1")
 OLD, NEW = "digits-0000000001", "digits-0000000002"
+PREFERRED = "preferredDuringSchedulingIgnoredDuringExecution"
 ROUTE = Route(
     parent_refs=(ParentReference(name="main", namespace="gateway"),),
     hostnames=("digits.example.com",),
@@ -107,12 +108,26 @@ def test_nothing_on_a_pod_names_its_role() -> None:
 
 
 def test_pods_spread_over_nodes_and_zones() -> None:
-    constraints = template()["spec"]["topologySpreadConstraints"]
-    assert {constraint["topologyKey"] for constraint in constraints} == {
-        "kubernetes.io/hostname",
-        "topology.kubernetes.io/zone",
+    pod = template()["spec"]
+    # one constraint: nodes without the label of a second one would not be spread over either
+    (constraint,) = pod["topologySpreadConstraints"]
+    assert constraint["topologyKey"] == "kubernetes.io/hostname"
+    assert constraint["whenUnsatisfiable"] == "ScheduleAnyway"
+    (preferred,) = pod["affinity"]["podAntiAffinity"][PREFERRED]
+    assert preferred["podAffinityTerm"]["topologyKey"] == "topology.kubernetes.io/zone"
+    for selector in (constraint["labelSelector"], preferred["podAffinityTerm"]["labelSelector"]):
+        assert selector["matchLabels"].items() <= template()["metadata"]["labels"].items()
+
+
+def test_a_users_affinity_to_nodes_leaves_the_zones_and_one_to_pods_is_taken_as_it_is() -> None:
+    node: dict[str, Any] = {"nodeAffinity": {PREFERRED: []}}
+    spread = template(affinity=node)["spec"]["affinity"]
+    assert spread["nodeAffinity"] == node["nodeAffinity"]
+    assert spread["podAntiAffinity"][PREFERRED]
+    own: dict[str, Any] = {
+        "podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": []}
     }
-    assert {constraint["whenUnsatisfiable"] for constraint in constraints} == {"ScheduleAnyway"}
+    assert template(affinity=own)["spec"]["affinity"] == own
 
 
 def test_s36_pods_of_a_lost_node_are_made_elsewhere_within_half_a_minute() -> None:

@@ -57,10 +57,7 @@ def render_pod_template(
                 "fsGroup": _RUN_AS,
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
-            "topologySpreadConstraints": [
-                _spread("kubernetes.io/hostname", labels),
-                _spread("topology.kubernetes.io/zone", labels),
-            ],
+            "topologySpreadConstraints": [_over_nodes(labels)],
             "containers": [
                 {
                     "name": CONTAINER,
@@ -83,7 +80,7 @@ def render_pod_template(
                 }
             ],
             "volumes": _volumes(claim),
-            **_pod_fields(server),
+            **_pod_fields(server, labels),
         },
     }
 
@@ -181,13 +178,29 @@ def _mounts(claim: str | None) -> list[Manifest]:
     return mounts
 
 
-def _spread(topology_key: str, labels: dict[str, str]) -> Manifest:
+def _over_nodes(labels: dict[str, str]) -> Manifest:
+    # NB: no second constraint for zones. The scheduler leaves nodes out of account that lack the
+    # label of any of them, so that on a cluster without zones nothing would be spread at all.
     return {
         "maxSkew": 1,
-        "topologyKey": topology_key,
+        "topologyKey": "kubernetes.io/hostname",
         "whenUnsatisfiable": "ScheduleAnyway",
         "labelSelector": {"matchLabels": labels},
     }
+
+
+def _affinity(server: Server, labels: dict[str, str]) -> Manifest:
+    """The user's affinity; unless that says where other pods keep it from, away from full zones."""
+    term = {
+        "topologyKey": "topology.kubernetes.io/zone",
+        "labelSelector": {"matchLabels": labels},
+    }
+    over_zones = {
+        "preferredDuringSchedulingIgnoredDuringExecution": [
+            {"weight": 100, "podAffinityTerm": term}
+        ]
+    }
+    return {"podAntiAffinity": over_zones, **(server.affinity or {})}
 
 
 def _lost_node_tolerations(server: Server) -> list[Manifest]:
@@ -207,11 +220,11 @@ def _lost_node_tolerations(server: Server) -> list[Manifest]:
     ]
 
 
-def _pod_fields(server: Server) -> Manifest:
+def _pod_fields(server: Server, labels: dict[str, str]) -> Manifest:
     fields: Manifest = {
         "nodeSelector": server.node_selector,
         "tolerations": [*server.tolerations, *_lost_node_tolerations(server)],
-        "affinity": server.affinity,
+        "affinity": _affinity(server, labels),
         "serviceAccountName": server.service_account_name,
         "imagePullSecrets": list(server.image_pull_secrets),
         "priorityClassName": server.priority_class_name,
