@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 _AGAIN_S: Final = 2.0
 _LOGIN_EXPIRES: Final = timedelta(minutes=10)
 _TLS_END_S: Final = 0.1
+_INSIST_S: Final = 1.0
 
 Seen: TypeAlias = Callable[[Manifest, bool], None]
 """Takes an object and whether it was deleted."""
@@ -74,17 +75,21 @@ class Watches:
         self._end.set()
 
     async def _watch(self, registry: kopf.OperatorRegistry) -> None:
-        await kopf.operator(
-            registry=registry,
-            settings=_settings(),
-            standalone=True,
-            clusterwide=not self.namespaces,
-            namespaces=self.namespaces,
-            stop_flag=self._end,
-            # Kopf would make one of the user's name, and a container's user may have none;
-            # the type is a NewType of str that Kopf does not export
-            identity=FIELD_MANAGER,  # type: ignore[arg-type] # see above
-        )
+        insisting = asyncio.create_task(_insist())
+        try:
+            await kopf.operator(
+                registry=registry,
+                settings=_settings(),
+                standalone=True,
+                clusterwide=not self.namespaces,
+                namespaces=self.namespaces,
+                stop_flag=self._end,
+                # Kopf would make one of the user's name, and a container's user may have none;
+                # the type is a NewType of str that Kopf does not export
+                identity=FIELD_MANAGER,  # type: ignore[arg-type] # see above
+            )
+        finally:
+            insisting.cancel()
         # Kopf does not wait for its TLS connections to end, which takes a few turns of the loop
         await asyncio.sleep(_TLS_END_S)
 
@@ -98,6 +103,22 @@ class Watches:
                 self.add(user)
         elif (owner := owner_of(manifest)) is not None:
             self.add(owner)
+
+
+async def _insist() -> None:
+    """Cancel again what was cancelled a while ago and goes on all the same.
+
+    NB: a watch that is cancelled between two of its streams swallows that (`streaming_block` of
+    Kopf 1.45) and begins the next one. Kopf cancels it once and waits for ever: the operator would
+    not end, or an outage that ended the watches would have no new ones.
+    """
+    before: set[asyncio.Task[Any]] = set()
+    while True:
+        await asyncio.sleep(_INSIST_S)
+        stubborn = {task for task in asyncio.all_tasks() if task.cancelling()}
+        for task in stubborn & before:
+            task.cancel()
+        before = stubborn
 
 
 def _handlers(seen: Seen, configuration: Configuration) -> kopf.OperatorRegistry:
