@@ -24,12 +24,16 @@ LOW_PRIORITY: Final = 10
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On a worker the groups come first, in their order: they take longest."""
+    """On a worker the groups come first, in their order: they take longest, `full` ones most."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         order = [*GROUPS]
-        items.sort(
-            key=lambda item: order.index(tier) if (tier := _folder(item.nodeid)) in GROUPS else 9
-        )
+
+        def rank(item: pytest.Item) -> tuple[int, bool]:
+            tier = _folder(item.nodeid)
+            place = order.index(tier) if tier in GROUPS else len(order)
+            return place, item.get_closest_marker("full") is not None
+
+        items.sort(key=rank)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
