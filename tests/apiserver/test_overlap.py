@@ -144,6 +144,12 @@ async def test_s21_when_the_baking_one_fails_the_first_comes_back_and_the_third_
     # then the first has everything at once, from the pods that it always had
     back = [{ONE: 100}, {ONE: 90, TWO: 10}, {ONE: 50, TWO: 50}, {TWO: 100}, {ONE: 100}]
     await played.until_weights(*back)
+
+    # which is said a moment after it is done
+    async def said() -> bool:
+        return bool((await played.status()).get("rolledBack"))
+
+    await played.until("the rollback is said", said)
     (rolled_back,) = (await played.status())["rolledBack"]
     assert (rolled_back["revision"], rolled_back["reason"]) == (TWO, "AnalysisFailed")
     # and the third waits, and begins with the first step when it is ready

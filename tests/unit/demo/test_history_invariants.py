@@ -293,7 +293,7 @@ def two_candidates(scene: Scene) -> None:
 
 def drift_left_alone(scene: Scene) -> None:
     scene.routes["drift"] = RouteSeen(HALF + 3, {ONE: 50, TWO: 77})
-    scene.routes["undone"] = RouteSeen(HALF + 6, {ONE: 50, TWO: 50})
+    scene.routes["undone"] = RouteSeen(HALF + 7, {ONE: 50, TWO: 50})
 
 
 def drift_at_the_end(scene: Scene) -> None:
@@ -433,7 +433,7 @@ def test_what_a_dead_candidates_gateway_answers_is_the_candidates(scene: Scene) 
 def test_time_stands_still_while_the_scene_disturbs(scene: Scene) -> None:
     drift_left_alone(scene)
     no_verdict_at_the_step(scene)
-    disturbed = [(HALF - 0.5, HALF + 0.5), (HALF + 2.5, HALF + 5.5)]
+    disturbed = [(HALF - 0.5, HALF + 0.5), (HALF + 2.5, HALF + 6.5)]
     assert violations(scene.history(), told=TOLD, disturbed=disturbed) == []
     assert violations(scene.history(), told=TOLD, disturbed=disturbed[:1]) != []
 

@@ -73,7 +73,7 @@ def test_looking_at_a_cluster_and_removing_it_asks_no_registry(
 ) -> None:
     install(tmp_path / "bin", WITHOUT_IMAGE, monkeypatch)
     # NB: not the default name: `down` removes the machine's control groups of that name
-    layout = Layout(tmp_path, "there-is-no-such-cluster")
+    layout = Layout(tmp_path, "none")
     cluster = Cluster(layout, Progress(Console(file=io.StringIO())))
 
     assert not cluster.status()
@@ -129,11 +129,11 @@ def test_the_control_groups_of_another_caches_cluster_are_left_alone(
     monkeypatch.setattr("hack.cluster.engine._KILL_S", 0)
     monkeypatch.setattr("hack.cluster.host.has_processes", lambda _: lives)
     monkeypatch.setattr("hack.cluster.host.remove_cgroups", removed.append)
-    layout = Layout(tmp_path, "there-is-no-such-cluster")
+    layout = Layout(tmp_path, "none")
 
     PrivateEngine(layout, Store(layout.parts, ()), Runner(tmp_path / "log")).stop()
 
-    assert removed == ([] if lives else ["kind-there-is-no-such-cluster"])
+    assert removed == ([] if lives else ["kind-none"])
 
 
 def test_a_failed_command_is_reported_with_its_log_and_its_last_words(tmp_path: Path) -> None:
