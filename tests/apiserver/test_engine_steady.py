@@ -84,8 +84,8 @@ async def test_s26_a_deleted_route_comes_back_with_the_present_weights(
                 live = await played.route()
                 return bool(live["metadata"]["uid"] != route["metadata"]["uid"])
 
-            # then it is back at once, with the weights of the present step
-            assert await played.until("back", back) < 1.0
+            # then it is back at once, also on a machine that others use, with the present weights
+            assert await played.until("back", back) < 3.0
             assert read_weights(await played.route()) == {old: 75, new: 25}
 
 

@@ -137,8 +137,7 @@ async def test_s39_a_leader_that_ends_in_order_is_replaced_at_once(
         assert "annotations" not in (await played.route())["metadata"]
         # and it goes on from there
         await played.change(lambda mdep: mdep["spec"]["rollout"].update(steps=[TO_10]))
-        await played.until_state("Baking")
-        assert played.weights_seen == [{old: 100}, {old: 90, new: 10}, {new: 100}]
+        await played.until_weights({old: 100}, {old: 90, new: 10}, {new: 100})
 
 
 async def test_s39_a_killed_leader_is_replaced_within_twenty_seconds_as_installed(
