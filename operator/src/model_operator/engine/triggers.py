@@ -75,6 +75,7 @@ class Watches:
         self._end.set()
 
     async def _watch(self, registry: kopf.OperatorRegistry) -> None:
+        asyncio.get_running_loop().set_exception_handler(_tell)
         insisting = asyncio.create_task(_insist())
         try:
             await kopf.operator(
@@ -103,6 +104,11 @@ class Watches:
                 self.add(user)
         elif (owner := owner_of(manifest)) is not None:
             self.add(owner)
+
+
+def _tell(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """One line for what nobody awaits, such as a refused watch: Kopf has logged the rest."""
+    logger.warning("watches: %s: %r", context["message"], context.get("exception"))
 
 
 async def _insist() -> None:
