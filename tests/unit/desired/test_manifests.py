@@ -223,7 +223,8 @@ def test_testers_reach_the_candidate_before_users_do() -> None:
 
 
 def test_a_route_carries_the_mark_of_a_rollback_and_only_then() -> None:
-    mark = Mark("2026-01-01T00:00:00.000Z", NEW, "AnalysisFailed", "errors: 7 of 9 are bad")
+    time = "2026-01-01T00:00:00.000Z"
+    mark = Mark(time, NEW, "AnalysisFailed", "errors: 7 of 9 are bad", time)
     marked = http_route(PARENT, ROUTE, {OLD: 100}, rolled_back=mark)
     assert read_rollback(marked) == mark
     assert read_rollback(http_route(PARENT, ROUTE, {OLD: 100})) is None

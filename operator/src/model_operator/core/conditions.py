@@ -23,6 +23,7 @@ from model_operator.core.steps import duration_s
 GATEWAY_ANSWERS_S = 30.0
 """A gateway that has not answered for this long, seconds, needs someone."""
 NOT_CONFIRMED = "RouteNotConfirmed"
+SUSPENDED = "Suspended"
 STALLED_STATES = frozenset({"RolledBack", "Failed"})
 STALLED_REASONS = frozenset({"NoHealthyTarget", NO_ROOM, FailureKind.CONFIGURATION.value})
 
@@ -159,7 +160,7 @@ def _conditions(
     conditions = (
         ("Ready", _ready(status, observed)),
         ("Reconciling", _reconciling(status, spec)),
-        ("Stalled", _stalled(status, observed, now)),
+        ("Stalled", _stalled(spec, status, observed, now)),
     )
     return tuple(
         _condition(status, observed.generation, now, kind, found) for kind, found in conditions
@@ -197,7 +198,9 @@ def _reconciling(status: ModelDeploymentStatus, spec: ModelDeploymentSpec) -> Fo
     return "False", "Settled", ""
 
 
-def _stalled(status: ModelDeploymentStatus, observed: Observed, now: float) -> Found:
+def _stalled(
+    spec: ModelDeploymentSpec, status: ModelDeploymentStatus, observed: Observed, now: float
+) -> Found:
     rollout, route = status.rollout, observed.route
     if rollout.state in STALLED_STATES:
         return "True", rollout.reason, rollout.message
@@ -207,7 +210,8 @@ def _stalled(status: ModelDeploymentStatus, observed: Observed, now: float) -> F
         return "True", "RouteNotAccepted", route.message
     workload = observed.workloads.get(status.stable.revision) if status.stable else None
     failure = workload.failure if workload is not None else None
-    if failure is not None and failure.reason == NO_ROOM:
+    few = workload is not None and workload.ready < spec.replicas
+    if few and failure is not None and failure.reason == NO_ROOM:
         return "True", NO_ROOM, failure.message
     return "False", "Healthy", ""
 

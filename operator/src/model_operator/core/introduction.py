@@ -60,7 +60,9 @@ def _failure_of_first(
     There is nothing to go back to: it is not taken off, and serves should it get ready after all.
     """
     known = seen is not None and (seen.definite or seen.reason == NO_ROOM)
-    if known or not is_overdue(view, candidate):
+    # NB: whoever comes after a restart counts anew, but what was said stays so
+    late = view.status.rollout.reason == OVERDUE or is_overdue(view, candidate)
+    if known or not late:
         return seen
     deadline = view.spec.rollout.progress_deadline.text
     detail = seen.message if seen is not None else "its pods tell of no failure"

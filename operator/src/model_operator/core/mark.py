@@ -19,12 +19,14 @@ class Mark:
         revision: Whom it was about.
         reason: Why, in CamelCase.
         message: Why, with the numbers.
+        time: When.
     """
 
     rollout: str
     revision: str
     reason: str
     message: str
+    time: str
 
 
 def write_mark(mark: Mark) -> str:

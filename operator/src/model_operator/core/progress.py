@@ -15,7 +15,7 @@ from model_operator.api.types import (
     replace,
 )
 from model_operator.core.allocation import foreign_weight
-from model_operator.core.conditions import NOT_CONFIRMED
+from model_operator.core.conditions import NOT_CONFIRMED, SUSPENDED
 from model_operator.core.decision import (
     HoldBegan,
     HoldEnded,
@@ -228,7 +228,10 @@ def _running(view: View, candidate: CandidateStatus) -> Change | None:
     if view.status.rollout.state == "Held" and not passed:
         # What began a hold may be gone, and nothing may be known yet. A single request does not end
         # it either, or it would come and go with each of them where they are few.
-        return view.with_candidate(stop_clock(candidate, view.now), view.status.rollout)
+        held = view.status.rollout
+        if held.reason == SUSPENDED and verdict is not None:
+            held = view.state("Held", verdict.reason, verdict.message)
+        return view.with_candidate(stop_clock(candidate, view.now), held)
     resumed = view.status.rollout.state == "Held"
     transitions = (HoldEnded(candidate.revision),) if resumed else ()
     candidate = run_clock(end_wait(candidate, view.now), view.now)

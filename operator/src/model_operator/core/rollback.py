@@ -63,7 +63,8 @@ def take_off(view: View, candidate: CandidateStatus, cause: Cause) -> Change | N
         return _no_healthy_target(view, candidate.revision, stable, cause)
     last_request = view.status.last_request
     request = view.observed.request
-    if cause.reason == ABORTED and request is not None:
+    # NB: the reason may be the route's memory of one that was answered by a status that is lost
+    if request is not None and cause.reason == ABORTED and _aborted(view, candidate) is not None:
         last_request = RequestStatus(
             id=request.id,
             action=request.action,
@@ -79,7 +80,9 @@ def take_off(view: View, candidate: CandidateStatus, cause: Cause) -> Change | N
         rollout=view.state("RolledBack", cause.reason, cause.message),
     )
     gone = RolledBack(candidate.revision, cause.reason, cause.message)
-    return Change(status, (gone,), mark=_mark(candidate.start_time, candidate.revision, cause))
+    return Change(
+        status, (gone,), mark=_mark(view, candidate.start_time, candidate.revision, cause)
+    )
 
 
 def only_one_that_serves(view: View, candidate: CandidateStatus, stable: str) -> bool:
@@ -126,7 +129,9 @@ def _of_baking(view: View) -> Change | None:
         rollout=view.state("RolledBack", cause.reason, cause.message),
     )
     gone = RolledBack(stable.revision, cause.reason, cause.message)
-    return Change(status, (gone,), mark=_mark(former.rollout_start_time, stable.revision, cause))
+    return Change(
+        status, (gone,), mark=_mark(view, former.rollout_start_time, stable.revision, cause)
+    )
 
 
 def _cause(view: View, candidate: CandidateStatus) -> Cause | None:
@@ -158,8 +163,8 @@ def _recovered(view: View, rollout: str | None) -> Cause | None:
     return Cause(mark.reason, mark.message)
 
 
-def _mark(rollout: str | None, revision: str, cause: Cause) -> Mark:
-    return Mark(rollout or "", revision, cause.reason, cause.message)
+def _mark(view: View, rollout: str | None, revision: str, cause: Cause) -> Mark:
+    return Mark(rollout or "", revision, cause.reason, cause.message, view.time)
 
 
 def _broken(view: View, revision: str, *, weighted: bool) -> Cause | None:

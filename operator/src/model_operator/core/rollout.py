@@ -7,12 +7,19 @@ All memory is in the status, so that an operator which is restarted anywhere goe
 from __future__ import annotations
 
 from model_operator.api.times import parse_time
-from model_operator.api.types import ModelDeploymentSpec, ModelDeploymentStatus, replace
+from model_operator.api.types import (
+    ModelDeploymentSpec,
+    ModelDeploymentStatus,
+    RolloutState,
+    RolloutStatus,
+    replace,
+)
 from model_operator.core.allocation import make_plan
 from model_operator.core.conditions import (
     GATEWAY_ANSWERS_S,
     NOT_CONFIRMED,
     STALLED_STATES,
+    SUSPENDED,
     complete,
 )
 from model_operator.core.decision import BakeEnded, Decision, Plan
@@ -23,8 +30,6 @@ from model_operator.core.requests import answer_request
 from model_operator.core.rollback import fails_in_bake, release_others, rollback
 from model_operator.core.steps import duration_s, elapsed_s, freeze, insufficient_s
 from model_operator.core.view import Change, View
-
-SUSPENDED = "Suspended"
 
 
 def decide(
@@ -117,21 +122,33 @@ def _bake_end(view: View) -> Change | None:
 
 def _at_rest(view: View) -> Change:
     status, target = view.status, view.observed.target
-    if status.former is not None and target.revision == view.stable:
+    bakes = status.former is not None and target.revision == view.stable
+    unanswered = _unanswered(view, "Baking") if bakes else None
+    if unanswered is not None:
+        return Change(replace(status, rollout=unanswered))
+    if status.former is not None and bakes:
         message = f"{view.stable} is stable; {status.former.revision} stays warm"
         return Change(replace(status, rollout=view.state("Baking", "Promoted", message)))
     for entry in status.rolled_back:
         if entry.revision == target.revision != view.stable and not entry.released:
             rollout = view.state("RolledBack", entry.reason, entry.message)
             return Change(replace(status, rollout=rollout))
-    route = view.observed.route
-    if route is not None and not route.accepted:
-        message = f"waiting for the gateway to accept the route: {route.message}"
-        return Change(replace(status, rollout=view.state("Idle", NOT_CONFIRMED, message)))
+    unanswered = _unanswered(view, "Idle")
+    if unanswered is not None:
+        return Change(replace(status, rollout=unanswered))
     reason = status.rollout.reason if status.rollout.state == "Idle" else ""
     if reason in {"", NOT_CONFIRMED, SUSPENDED}:
         reason = "Serving"
     return Change(replace(status, rollout=view.state("Idle", reason, f"{view.stable} is stable")))
+
+
+def _unanswered(view: View, state: RolloutState) -> RolloutStatus | None:
+    """The state while the gateway has not accepted the route; None when it has."""
+    route = view.observed.route
+    if route is None or route.accepted:
+        return None
+    message = f"waiting for the gateway to accept the route: {route.message}"
+    return view.state(state, NOT_CONFIRMED, message)
 
 
 def _next_s(spec: ModelDeploymentSpec, status: ModelDeploymentStatus, now: float) -> float | None:

@@ -157,12 +157,10 @@ def _unrecorded(
     if mark is None or mark.revision == stable or mark.revision not in records:
         return None
     record = read_record(records[mark.revision])
-    begun = parse_time(mark.rollout)
-    if record.rolled_back_time is not None and parse_time(record.rolled_back_time) >= begun:
-        return None
-    promoted = record.promoted_time is not None and parse_time(record.promoted_time) >= begun
-    if promoted and mark.revision != _selected(store, subject):
-        return None  # it was tried again since, and taken over
+    # recorded already, or tried again since and promoted
+    for later in (record.rolled_back_time, record.promoted_time):
+        if later is not None and parse_time(later) >= parse_time(mark.time):
+            return None
     return RolledBackStatus(
-        revision=mark.revision, reason=mark.reason, message=mark.message, time=mark.rollout
+        revision=mark.revision, reason=mark.reason, message=mark.message, time=mark.time
     )
