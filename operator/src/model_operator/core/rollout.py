@@ -122,13 +122,10 @@ def _bake_end(view: View) -> Change | None:
 
 def _at_rest(view: View) -> Change:
     status, target = view.status, view.observed.target
-    bakes = status.former is not None and target.revision == view.stable
-    unanswered = _unanswered(view, "Baking") if bakes else None
-    if unanswered is not None:
-        return Change(replace(status, rollout=unanswered))
-    if status.former is not None and bakes:
+    if status.former is not None and target.revision == view.stable:
         message = f"{view.stable} is stable; {status.former.revision} stays warm"
-        return Change(replace(status, rollout=view.state("Baking", "Promoted", message)))
+        baking = _unanswered(view, "Baking") or view.state("Baking", "Promoted", message)
+        return Change(replace(status, rollout=baking))
     for entry in status.rolled_back:
         if entry.revision == target.revision != view.stable and not entry.released:
             rollout = view.state("RolledBack", entry.reason, entry.message)

@@ -106,10 +106,10 @@ def insufficient_s(candidate: CandidateStatus, now: float) -> float | None:
 
 def end_wait(candidate: CandidateStatus, now: float) -> CandidateStatus:
     """The candidate that awaits nothing any more."""
+    if candidate.waiting_since_time is None:
+        return candidate
     missing_s = insufficient_s(candidate, now)
     since = format_time(now - missing_s) if missing_s is not None else None
-    if candidate.waiting_since_time is None:
-        since = candidate.insufficient_since_time
     return replace(candidate, waiting_since_time=None, insufficient_since_time=since)
 
 
